@@ -13,6 +13,7 @@ from structlog.typing import EventDict
 
 from proxy.credentials import CachedTokenSource, RefreshPolicy, Token
 from proxy.credentials.observed_tokens import PROPAGATION_SECONDS
+from proxy.credentials.refresh_policy import GROWTH
 from proxy.credentials.rejections import DOUBTED_SECONDS, SPACING_SECONDS, SPACING_SECONDS_MAX, Purpose
 from proxy.credentials.sharing import Fetch, FlightContext
 from proxy.credentials.sources import TokenFetchError
@@ -594,6 +595,15 @@ async def live(machine: CachedTokenSource, seconds: float, life: float, *, step:
     return outcomes
 
 
+def longest_tried(life: float) -> float:
+    """Return the longest lifetime that is tried after `life` was learned, give or take 0.5 s.
+
+    A token may be refreshed just before its end once the bound has grown, and be counted as healthy. After
+    another step it is refreshed at 60% of 2.25 lives at the earliest, and dies.
+    """
+    return GROWTH**2 * (life + 0.5)
+
+
 @pytest.mark.parametrize("life", [1.5, 3.0, 8.0, 60.0])
 @virtually
 async def test_tokens_that_die_early_are_refreshed_by_their_observed_life(
@@ -606,7 +616,7 @@ async def test_tokens_that_die_early_are_refreshed_by_their_observed_life(
     learned = [line for line in lines if line["event"] == "token_life_learned"]
     assert learned[0]["announced_s"] == 300.0
     assert learned[0]["observed_s"] == pytest.approx(life, abs=0.5)
-    assert 0 < machine.reading().learned_life_seconds <= 2 * life
+    assert 0 < machine.reading().learned_life_seconds <= longest_tried(life)
     # Two early rejections teach the lifetime; later requests sometimes test whether it is longer again.
     assert machine.stats.early_deaths <= 8
     assert issuer.fetches >= 30
@@ -664,12 +674,17 @@ async def test_random_rejections_under_light_load_cost_one_fetch_each(
     assert issuer.fetches <= 1.2 * 3000 * rate * share + 3000 / 180
 
 
+@pytest.mark.parametrize("seed", [1, 2, 3, 82])  # with the last, the bound grows twice within the test
 @virtually
-async def test_a_life_that_becomes_short_after_long_ones_is_learned() -> None:
-    machine = build_machine(FakeIssuer(delay=0.2))
+async def test_a_life_that_becomes_short_after_long_ones_is_learned(
+    seed: int, lines: list[EventDict]
+) -> None:
+    machine = build_machine(FakeIssuer(delay=0.2), uniform=random.Random(seed).uniform)
     await live(machine, 1000.0, 300.0)
     assert set(await live(machine, 100.0, 8.0)) == {"ok"}
-    assert machine.reading().learned_life_seconds == pytest.approx(8.0, abs=1.0)
+    learned = [line for line in lines if line["event"] == "token_life_learned"]
+    assert learned[0]["observed_s"] == pytest.approx(8.0, abs=0.5)
+    assert 7.5 <= machine.reading().learned_life_seconds <= longest_tried(8.0)
     assert machine.stats.early_deaths <= 5
 
 
