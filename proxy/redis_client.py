@@ -1,8 +1,6 @@
 """The client of redis-py: how it connects, to the master or through Sentinels, and what its errors mean.
 
-redis-py takes 6 MB of memory, so this module is imported only where there is a connection. A worker has
-redis-py in any case, because aiocache imports it wherever it is installed; the supervisor of several workers
-has not.
+redis-py takes 6 MB of memory, so this module is imported only where there is a connection.
 """
 
 import asyncio

@@ -7,7 +7,6 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import httpx2
-from openai import AsyncOpenAI
 
 from proxy.credentials import Token, UpstreamCredential
 from proxy.credentials.rejections import Purpose
@@ -24,6 +23,7 @@ from proxy.errors import (
     Unreachable,
     UpstreamTimeout,
 )
+from proxy.lean_imports import lazy_packages
 from proxy.settings import Upstream
 from proxy.telemetry import ExchangeRecord
 from proxy.transport_failure import explain, origin_of
@@ -36,6 +36,9 @@ from proxy.wire.headers import OPENAI_ACCOUNT, Headers, find_header, media_type,
 from proxy.wire.paths import loggable_path
 from proxy.wire.redaction import Redactor
 from proxy.wire.statuses import BAD_REQUEST, NOT_FOUND, OK
+
+with lazy_packages("openai.types"):  # 470 modules that describe JSON, which is relayed unread
+    from openai import AsyncOpenAI
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 REJECTION_SECONDS: Final = 1.0

@@ -8,9 +8,6 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
-from purgatory.domain.messages.events import ContextChanged
-from purgatory.domain.model import OPENED, Context, HalfOpenedState, OpenedState
-
 from proxy.errors import (
     BadResponse,
     CircuitOpen,
@@ -21,8 +18,13 @@ from proxy.errors import (
     UpstreamForbidden,
     UpstreamTimeout,
 )
+from proxy.lean_imports import without
 from proxy.settings import Breaker, Upstream
 from proxy.telemetry import UpstreamReading, get_logger
+
+with without("redis"):  # for a store that is not used here
+    from purgatory.domain.messages.events import ContextChanged
+    from purgatory.domain.model import OPENED, Context, HalfOpenedState, OpenedState
 
 RETRIES_MIN: Final = 5.0
 """Retries that are allowed at first."""

@@ -8,11 +8,13 @@ import math
 from dataclasses import replace
 from typing import cast
 
-from aiocache import SimpleMemoryCache
-
 from proxy.credentials.refresh_policy import RefreshPolicy
 from proxy.credentials.sharing import Fetch, FlightContext
 from proxy.credentials.token import Token
+from proxy.lean_imports import without
+
+with without("redis"):  # for a store that is not used here
+    from aiocache import SimpleMemoryCache
 
 
 class MemoryTokenStore:
