@@ -36,6 +36,7 @@ from proxy.errors import InternalError
 from proxy.lifecycle import CallerGone, ExchangeScope
 from proxy.request_body import BoundedBody
 from proxy.services import Services
+from proxy.shared_tasks import OwnedTasks
 from proxy.telemetry import ExchangeRecord, get_logger
 from proxy.upstream.relay import RelayedResponse
 from proxy.wire.disconnect import EXTENSION, DisconnectExtension, OnDisconnect, Subscribe
@@ -174,13 +175,12 @@ class ProxyConnection(ASGIHTTPConnection):
                 # `receive` refers to the task, and its context to the request: break the cycle.
                 request.body.read_from(None)
             return
-        async with asyncio.TaskGroup() as group:
-            listener = _Listener(request.body, receive, group)
-            request.body.read_from(listener.receive)
-            try:
-                await self._serve(request, send, listener.subscribe)
-            finally:
-                listener.stop()
+        listener = _Listener(request.body, receive, self.app.listeners)
+        request.body.read_from(listener.receive)
+        try:
+            await self._serve(request, send, listener.subscribe)
+        finally:
+            listener.stop()
 
     async def _serve(self, request: HttpRequest, send: ASGISendCallable, subscribe: Subscribe) -> None:
         """Answer the request; cancel this when the caller disconnects."""
@@ -325,13 +325,13 @@ class _Listener:
     Args:
         body: The body of the request.
         receive: The `receive` of the server.
-        group: Where the task runs.
+        tasks: Owns the task.
     """
 
-    def __init__(self, body: BoundedBody, receive: ASGIReceiveCallable, group: asyncio.TaskGroup) -> None:
+    def __init__(self, body: BoundedBody, receive: ASGIReceiveCallable, tasks: OwnedTasks) -> None:
         self._body = body
         self._receive = receive
-        self._group = group
+        self._tasks = tasks
         self._receivers = 0
         self._left: OnDisconnect | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -359,7 +359,7 @@ class _Listener:
         if self._timer is not None:
             self._timer.cancel()
         if self._task is not None:
-            self._task.cancel()
+            OwnedTasks.drop(self._task)
 
     def _wait(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(LISTEN_AFTER_SECONDS, self._begin)
@@ -369,19 +369,23 @@ class _Listener:
             self._wait()
         else:
             self._body.read_from(None)
-            self._task = self._group.create_task(self._listen())
+            self._task = self._tasks.start(self._listen(), name="listener")
 
     async def _listen(self) -> None:
         body = self._body
         if body.withheld:
             await body.wanted.wait()  # The server asks the caller for the body when it is received.
-        while True:
-            message = await self._receive()
-            if message["type"] == "http.request":
-                await body.put(message.get("body", b""), last=not message.get("more_body", False))
-            elif message["type"] == "http.disconnect":
-                self._notice(message)
-                return
+        try:
+            while True:
+                message = await self._receive()
+                if message["type"] == "http.request":
+                    await body.put(message.get("body", b""), last=not message.get("more_body", False))
+                elif message["type"] == "http.disconnect":
+                    self._notice(message)
+                    return
+        except Exception:  # A defect of the server: nobody would ever notice that the caller leaves.
+            _log.exception("defect")
+            self._notice({"type": "http.disconnect"})
 
     def _notice(self, message: ASGIReceiveEvent) -> None:
         if message["type"] == "http.disconnect" and self._left is not None:
@@ -404,6 +408,8 @@ class Application(Quart):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.listeners = OwnedTasks()
+        """The tasks that wait for callers to leave, with servers other than ours."""
         self.serving = asyncio.Event()
         """Set once the parts of the application have been opened."""
         self._routes = self.url_map.bind("localhost")
