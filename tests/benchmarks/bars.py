@@ -15,7 +15,7 @@ class Bar:
     highest: float
 
 
-BARS: Final = (Bar("chat", "x_floor", 2.0), Bar("paced-500x30", "x_nginx", 6.5), Bar("start", "idle_mb", 95))
+BARS: Final = (Bar("chat", "x_floor", 2.0), Bar("paced-500x30", "x_nginx", 6.5), Bar("start", "idle_mb", 80))
 
 
 def verdicts(report: Report) -> list[str]:
