@@ -141,7 +141,8 @@ class Setup:
         self._options = options
         self._places = places
         self._language = language
-        self._report = Report(language, as_json=False, stream=sys.stderr)
+        # A standard stream is None if it was closed before the process began.
+        self._report = Report(language, as_json=False, stream=sys.stderr or sys.stdout)
         self._answers = Answers()
 
     def run(self) -> int:
@@ -163,8 +164,12 @@ class Setup:
         self._say("testing")
         report = Report(self._language, as_json=False, stream=sys.stdout)
         environ = os.environ if answers.in_files else {**os.environ, **answers.secrets}
-        status = asyncio.run(diagnose(self._places.config, CheckPlan(begin=report.begin), report, environ))
-        report.stop()
+        try:
+            status = asyncio.run(
+                diagnose(self._places.config, CheckPlan(begin=report.begin), report, environ)
+            )
+        finally:
+            report.stop()
         report.end()
         self._print_next_steps()
         return status
@@ -299,18 +304,19 @@ class Setup:
         self._report.begin(self._answers.base_url)
         answers = self._answers
         environ = {**os.environ, answers.key_name: secrets.token_hex(24), **answers.secrets}
-        settings = _loaded(self._config(in_files=False), environ)
-        walk = SettingsWalk(settings, CheckPlan(begin=self._report.begin, sends_chats=False))
-        findings = [finding async for finding in walk.findings()]
+        try:
+            settings = _loaded(self._config(in_files=False), environ)
+            walk = SettingsWalk(settings, CheckPlan(begin=self._report.begin, sends_chats=False))
+            findings = [finding async for finding in walk.findings()]
+        finally:
+            self._report.stop()
         better = next((finding.values["better"] for finding in findings if "better" in finding.values), "")
         if better and not corrected:
             answers.base_url = str(better)
-            self._report.stop()
             self._say("corrected", answers.base_url)
             return await self._try(corrected=True)
         for finding in findings:
             self._report.add(finding)
-        self._report.stop()
         if has_failed(findings):
             return None, any(finding.id == "token_rejected" for finding in findings)
         return [model for model in walk.listed.get("chat", []) if is_for_chat(model)], False

@@ -12,8 +12,7 @@ _READER_LEFT: Final = "the program that reads the output has closed it"
 class OutputFailed(Exception):
     """Standard output cannot be written.
 
-    It is no OSError: argparse ignores one, Rich ends the process at a broken pipe, and commands explain one
-    as a failure of what they test.
+    It is no OSError: argparse ignores one, and commands explain one as a failure of what they test.
     """
 
 

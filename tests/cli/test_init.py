@@ -227,6 +227,15 @@ async def test_a_configuration_that_fails_is_not_written(
     assert written(tmp_path) == []
 
 
+async def test_a_failure_is_shown_even_if_standard_error_is_closed(
+    tmp_path: Path, capsys: Printed, monkeypatch: pytest.MonkeyPatch, closed_port: int
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    base_url = f"http://127.0.0.1:{closed_port}/v1"
+    assert await run(tmp_path / "my.toml", "--yes", "--base-url", base_url) == 1
+    assert "connection refused" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -27,7 +27,7 @@ SHARED: Final = f'[shared]\nredis_url = "redis://127.0.0.1:9/0"\nencryption_key 
 
 APPLICATION: Final = frozenset({"aiocache", "openai", "proxy.app", "proxy.upstream", "quart"})
 """What serves requests."""
-CHAT_LIBRARIES: Final = frozenset({"limits", "markdown_it", "math_core", "nh3"})
+CHAT_LIBRARIES: Final = frozenset({"limits", "markdown_it", "math_core", "nh3", "pygments"})
 OPTIONAL: Final = CHAT_LIBRARIES | {
     "azure",
     "botocore",
@@ -51,6 +51,7 @@ OPTIONAL: Final = CHAT_LIBRARIES | {
 
 WORKER: Final = """
 import asyncio, sys
+sys.modules["rich"] = None  # structlog imports it if it is installed, as it is for import-linter
 from pathlib import Path
 from proxy.cli.worker import Drain, create_app
 from proxy.settings import load_settings

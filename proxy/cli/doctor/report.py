@@ -1,14 +1,16 @@
 """Print findings: with colours and progress on a terminal, as plain lines elsewhere, or as JSON."""
 
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
+from itertools import accumulate
 from typing import Final, NamedTuple, TextIO
+from unicodedata import east_asian_width
 
-from rich.console import Console
-from rich.status import Status
-from rich.text import Text
+import click
 
 from proxy.cli.doctor.catalogue import CATALOGUE
 from proxy.cli.doctor.findings import Finding, Level, clean
@@ -16,12 +18,17 @@ from proxy.cli.doctor.findings import Finding, Level, clean
 DETAIL_CHARACTERS_MAX: Final = 300
 INDENT: Final = " " * 8
 _STYLES: Final = {
-    Level.OK: ("✓", "green"),
-    Level.NOTE: ("i", "cyan"),
-    Level.WARNING: ("!", "yellow"),
-    Level.FAILED: ("✗", "bold red"),
-    Level.SKIPPED: ("-", "dim"),
+    Level.OK: ("✓", partial(click.style, fg="green")),
+    Level.NOTE: ("i", partial(click.style, fg="cyan")),
+    Level.WARNING: ("!", partial(click.style, fg="yellow")),
+    Level.FAILED: ("✗", partial(click.style, fg="red", bold=True)),
+    Level.SKIPPED: ("-", partial(click.style, dim=True)),
 }
+_WITHOUT_CONTROL: Final = frozenset({"dumb", "unknown"})
+"""Values of TERM for terminals without colours, on which a line cannot be cleared."""
+_CLEAR_LINE: Final = "\r\x1b[K"
+_COLUMNS: Final = 80
+"""The width of a terminal that does not say its width."""
 
 
 class _Language(NamedTuple):
@@ -72,34 +79,37 @@ class Report:
         self._as_json = as_json
         self._stream = stream
         self._words = _CHINESE if language == "zh" else _ENGLISH
-        self._console = Console(file=stream, highlight=False, soft_wrap=True)
-        self._has_marks = self._console.is_terminal and self._console.encoding.startswith("utf")
+        is_terminal = stream.isatty()
+        has_control = is_terminal and os.environ.get("TERM", "").lower() not in _WITHOUT_CONTROL
+        self._has_colours = has_control and not os.environ.get("NO_COLOR")
+        self._has_status = has_control and not as_json
+        """Whether the current subject is shown, which must be cleared later."""
+        self._has_marks = is_terminal and stream.encoding.lower().startswith("utf")
         """Whether the terminal shows the marks, which GBK and Latin-1 lack."""
-        self._status: Status | None = None
+        self._status = ""
+        """The line about the current subject; empty if there is none."""
         self._began = time.monotonic()
         self.findings: list[Finding] = []
 
     def begin(self, subject: str) -> None:
         """Show the current subject, on a terminal."""
-        if self._as_json or not self._console.is_terminal:
-            return
-        words = Text(f"{self._words.names['testing']} {clean(subject)}")
-        if self._status is None:
-            self._status = self._console.status(words, spinner="dots" if self._has_marks else "line")
-            self._status.start()
-        else:
-            self._status.update(words)
+        if self._has_status:
+            self._hide_status()
+            self._status = f"{self._words.names['testing']} {clean(subject)}"
+            self._show_status()
 
     def add(self, finding: Finding) -> None:
         """Take a finding, and print it."""
         self.findings.append(finding)
         if not self._as_json:
+            self._hide_status()
             self._print(finding)
+            self._show_status()
 
     def stop(self) -> None:
         """Stop showing the current subject."""
-        if self._status is not None:
-            self._status.stop()
+        self._hide_status()
+        self._status = ""
 
     def end(self) -> None:
         """Print the verdict, or everything as JSON."""
@@ -112,7 +122,7 @@ class Report:
         verdict = words.warned if counts["warning"] else words.all_well
         if counts["failed"]:
             verdict = words.broken
-        self._console.print(Text(verdict.format(**counts), style="bold"))
+        self._print_line(click.style(verdict.format(**counts), bold=True))
 
     def counts(self) -> dict[str, int]:
         """Return the number of findings of each level."""
@@ -126,7 +136,7 @@ class Report:
         label = f"{mark} " if self._has_marks else self._words.levels[entry.level]
         colon = self._words.colon
         shown = f"{clean(finding.subject)}{colon}{words.happened}"
-        self._console.print(Text.assemble((label, style), shown))
+        self._print_line(style(label) + shown)
         if entry.level is Level.OK:
             return
         details = {"cause": words.cause, "cure": words.cure}
@@ -135,8 +145,21 @@ class Report:
         details["id"] = finding.id
         for name, text in details.items():
             if text:
-                named = f"{INDENT}{self._words.names[name]}{colon}"
-                self._console.print(Text.assemble((named, "dim"), (text, "bold" if name == "cure" else "")))
+                named = click.style(f"{INDENT}{self._words.names[name]}{colon}", dim=True)
+                self._print_line(named + (click.style(text, bold=True) if name == "cure" else text))
+
+    def _print_line(self, text: str) -> None:
+        click.echo(text, file=self._stream, color=self._has_colours)
+
+    def _show_status(self) -> None:
+        if self._status:
+            # Some terminals wrap a line that fills them, and then only its last part could be cleared.
+            shown = _cut(self._status, _columns(self._stream) - 1)
+            click.echo(shown, file=self._stream, nl=False, color=False)
+
+    def _hide_status(self) -> None:
+        if self._status:
+            click.echo(_CLEAR_LINE, file=self._stream, nl=False, color=True)
 
     def _as_object(self) -> dict[str, object]:
         findings = []
@@ -161,3 +184,20 @@ class Report:
             "counts": counts,
             "findings": findings,
         }
+
+
+def _columns(stream: TextIO) -> int:
+    """Return the width of a terminal."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or _COLUMNS
+    except OSError:
+        return _COLUMNS
+
+
+def _cut(text: str, columns: int) -> str:
+    """Return the beginning of a text that fits into so many columns.
+
+    Characters of ambiguous width count as wide, because Chinese terminals may show them so.
+    """
+    widths = accumulate(2 if east_asian_width(character) in {"A", "F", "W"} else 1 for character in text)
+    return "".join(character for character, end in zip(text, widths, strict=True) if end <= columns)
