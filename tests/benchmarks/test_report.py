@@ -81,12 +81,12 @@ def test_figures_have_a_sensible_number_of_digits(value: float, text: str) -> No
 
 def test_ci_rejects_high_ratios_failures_and_missing_figures() -> None:
     paced = summarize("paced-500x30", {"nginx": costs(10), "proxy": costs(60)})
-    start = summarize("start", {"proxy": [Round({"idle_mb": 88.0})]})
+    start = summarize("start", {"proxy": [Round({"idle_mb": 73.4})]})
     assert verdicts(run(*chat_rows(), *paced, *start)) == []
     slow = summarize("paced-500x30", {"nginx": costs(10), "proxy": costs(10 * BARS[1].highest + 1)})
     assert "over" in verdicts(run(*chat_rows(), *slow, *start))[0]
-    large = summarize("start", {"proxy": [Round({"idle_mb": 100.0})]})
-    assert verdicts(run(*chat_rows(), *paced, *large)) == ["start: idle_mb is 100.00, over 80"]
+    large = summarize("start", {"proxy": [Round({"idle_mb": 88.4})]})
+    assert verdicts(run(*chat_rows(), *paced, *large)) == ["start: idle_mb is 88.40, over 80"]
     assert "not measured" in verdicts(run(*chat_rows(), *start))[0]
     failed = summarize("open", {"proxy": [Round({}, Counter(lost=1))]})
     assert "failed" in verdicts(run(*chat_rows(), *paced, *start, *failed))[0]
