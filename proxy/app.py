@@ -63,6 +63,7 @@ def create_app(
             app.extensions[EXTENSION] = parts
             app.serving.set()
             yield
+        await app.listeners.close()
 
     return app
 

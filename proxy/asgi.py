@@ -383,7 +383,7 @@ class _Listener:
                 elif message["type"] == "http.disconnect":
                     self._notice(message)
                     return
-        except Exception:  # A defect of the server: nobody would ever notice that the caller leaves.
+        except Exception:  # A defect of the server: from now on, a disconnect would go unnoticed.
             _log.exception("defect")
             self._notice({"type": "http.disconnect"})
 

@@ -13,26 +13,29 @@ from types import ModuleType
 def without(package: str) -> Iterator[None]:
     """Let the block import libraries as if a package that they can do without were not installed.
 
+    A package that is imported already, or just now by another thread, stays visible: hiding it saves nothing.
+
     Args:
         package: Its full name.
     """
-    before = sys.modules.get(package)
+    if package in sys.modules:
+        yield
+        return
     sys.modules[package] = None  # type: ignore[assignment]  # how the import system marks a missing module
     try:
         yield
     finally:
-        if before is None:
-            del sys.modules[package]
-        else:
-            sys.modules[package] = before
+        if sys.modules.get(package) is None:
+            sys.modules.pop(package, None)
 
 
 @contextlib.contextmanager
 def lazy_packages(package: str) -> Iterator[None]:
     """Defer the body of a package, and of those inside it, when the block imports them.
 
-    A deferred package runs its `__init__.py` when somebody first asks it for a name. Its modules can be
-    imported before that.
+    A deferred package runs its `__init__.py` when one of its names is first read. Its modules can be imported
+    before that. A module that reads a name of the package while it is imported itself should not exist: while
+    another thread runs the package, the two would wait for each other.
 
     Args:
         package: The full name of the outermost package.
@@ -75,7 +78,7 @@ class _LazyLoader(importlib.abc.Loader):
         def load(name: str) -> object:
             """Run the package, and return the name (PEP 562)."""
             nonlocal is_running
-            if name.startswith("__"):
+            if name.startswith("__") and name != "__all__":
                 raise AttributeError(name)
             with lock:
                 if names.get("__getattr__") is load:

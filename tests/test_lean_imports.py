@@ -1,3 +1,5 @@
+"""Packages that are imported lazily, or hidden from libraries that can do without them."""
+
 import importlib
 import sys
 import threading
@@ -99,11 +101,52 @@ def test_a_package_is_lazy_only_if_the_block_imports_it() -> None:
 
 
 @pytest.mark.usefixtures("library")
+def test_a_star_import_runs_a_lazy_package() -> None:
+    with lazy_packages(f"{NAME}.types"):
+        library = importlib.import_module(NAME)
+    names: dict[str, object] = {}
+
+    exec(f"from {NAME}.types import *", names)  # noqa: S102 - only a module or `exec` can import a star
+
+    assert names["Shape"] is library.types.Shape
+    assert library.runs == ["types"]
+
+
+@pytest.mark.usefixtures("library")
 def test_a_hidden_package_cannot_be_imported_in_the_block() -> None:
     with without(NAME), pytest.raises(ModuleNotFoundError, match=NAME):
         importlib.import_module(NAME)
 
+    importlib.import_module(NAME)
+
+
+@pytest.mark.usefixtures("library")
+def test_a_package_that_is_imported_already_is_not_hidden() -> None:
     library = importlib.import_module(NAME)
-    with pytest.raises(ZeroDivisionError), without(NAME):
-        _ = 1 / 0
+
+    with without(NAME):
+        assert importlib.import_module(NAME) is library
+
     assert sys.modules[NAME] is library
+
+
+@pytest.mark.usefixtures("library")
+def test_blocks_that_overlap_in_two_threads_leave_the_package_as_it_is() -> None:
+    both = threading.Barrier(2)
+    failures = list[BaseException]()
+
+    def hide() -> None:
+        try:
+            with without(NAME):
+                both.wait()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=hide) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert failures == []
+    importlib.import_module(NAME)

@@ -22,7 +22,7 @@ from proxy.lean_imports import without
 from proxy.settings import Breaker, Upstream
 from proxy.telemetry import UpstreamReading, get_logger
 
-with without("redis"):  # for a store that is not used here
+with without("redis"):  # It imports redis-py for a store that is not used here.
     from purgatory.domain.messages.events import ContextChanged
     from purgatory.domain.model import OPENED, Context, HalfOpenedState, OpenedState
 

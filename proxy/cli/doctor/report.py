@@ -28,7 +28,7 @@ _WITHOUT_CONTROL: Final = frozenset({"dumb", "unknown"})
 """Values of TERM for terminals without colours, on which a line cannot be cleared."""
 _CLEAR_LINE: Final = "\r\x1b[K"
 _COLUMNS: Final = 80
-"""The width of a terminal that does not say its width."""
+"""The width to assume if a terminal reports none."""
 
 
 class _Language(NamedTuple):
@@ -84,7 +84,7 @@ class Report:
         self._has_colours = has_control and not os.environ.get("NO_COLOR")
         self._has_status = has_control and not as_json
         """Whether the current subject is shown, which must be cleared later."""
-        self._has_marks = is_terminal and stream.encoding.lower().startswith("utf")
+        self._has_marks = is_terminal and (stream.encoding or "").lower().startswith("utf")
         """Whether the terminal shows the marks, which GBK and Latin-1 lack."""
         self._status = ""
         """The line about the current subject; empty if there is none."""
@@ -195,7 +195,7 @@ def _columns(stream: TextIO) -> int:
 
 
 def _cut(text: str, columns: int) -> str:
-    """Return the beginning of a text that fits into so many columns.
+    """Return the longest beginning of a text that fits into `columns`.
 
     Characters of ambiguous width count as wide, because Chinese terminals may show them so.
     """

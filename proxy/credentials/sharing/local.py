@@ -13,7 +13,7 @@ from proxy.credentials.sharing import Fetch, FlightContext
 from proxy.credentials.token import Token
 from proxy.lean_imports import without
 
-with without("redis"):  # for a store that is not used here
+with without("redis"):  # It imports redis-py for a store that is not used here.
     from aiocache import SimpleMemoryCache
 
 
