@@ -1,7 +1,9 @@
 """The drawer on a page of the same site: one script tag is enough on any page."""
 
+import asyncio
+
 import pytest
-from playwright.async_api import Locator, Page, expect
+from playwright.async_api import Locator, Page, Route, expect
 
 from tests.browser import samples
 from tests.browser.chat_page import ChatPage
@@ -116,6 +118,28 @@ async def test_a_channel_of_another_visitor_is_explained(stage: Stage) -> None:
     page = await host(stage, more=button)
     await page.locator("#ask-ai").click()
     await expect(ChatPage(page).link_notice).to_contain_text("这个对话属于另一个会话")
+
+
+async def test_a_click_before_the_styles_arrive_opens_the_drawer_once_they_have(stage: Stage) -> None:
+    button = '<button id="ask" data-llm-chat>AI</button>'
+    stage.chat.pages["post"] = (HOST.format(words=WORDS, more=button, tag=TAG), None)
+    page = await (await stage.context()).new_page()
+    stage.watch.over(page)
+    arrive = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        await arrive.wait()
+        await route.continue_()
+
+    await page.route("**/drawer.css*", hold)
+    await page.goto(stage.url + "/site/post")
+    await page.locator("llm-chat-drawer").wait_for(state="attached")
+    await page.locator("#ask").click()
+    assert not await page.evaluate("document.querySelector('llm-chat-drawer').open")
+
+    arrive.set()
+    chat = await opened(page)
+    await chat.ask("你好")
 
 
 async def test_two_tags_in_the_head_load_one_drawer(stage: Stage) -> None:

@@ -16,6 +16,8 @@ export class LlmChatDrawer extends HTMLElement {
   #chat = null;
   #opener = null;
   #cameFrom = null;
+  #isDressed = false;
+  #early = null; // what was clicked before the styles had arrived
   #restoreScroll = () => {};
   #endings = [];
 
@@ -44,7 +46,11 @@ export class LlmChatDrawer extends HTMLElement {
 
   /** Open it; `from` gets the focus back. */
   show(from = document.activeElement) {
-    if (this.#dialog === null || this.open) {
+    if (!this.#isDressed) {
+      this.#early = { from };
+      return;
+    }
+    if (this.open || !this.isConnected) {
       return;
     }
     this.#cameFrom = from;
@@ -57,6 +63,7 @@ export class LlmChatDrawer extends HTMLElement {
 
   /** Slide it away and give the focus back. */
   async hide() {
+    this.#early = null;
     if (!this.open || this.#dialog.classList.contains("closing")) {
       return;
     }
@@ -86,6 +93,10 @@ export class LlmChatDrawer extends HTMLElement {
     await wear(root, "tokens.css", "drawer.css");
     this.#speak(this.#words.language);
     root.append(this.#words.apply(this.#opener), this.#words.apply(this.#dialog));
+    this.#isDressed = true;
+    if (this.#early !== null) {
+      this.show(this.#early.from);
+    }
   }
 
   #onShade(event) {
