@@ -12,7 +12,7 @@ from proxy.errors import CredentialError, EndpointForbidden, NotFound, ProxyErro
 from proxy.services import Services
 from proxy.settings import Offload
 from proxy.telemetry import OffloadKey
-from proxy.upstream.offload import find_obstacle, grant
+from proxy.upstream.offload import cache_control, find_obstacle, grant
 from proxy.wire.headers import find_header
 from proxy.wire.paths import check_target, find_target
 
@@ -60,19 +60,17 @@ async def _answer(services: Services, offload: Offload, caller: Caller, path: by
     is_draining = services.worker.drain.announced
     obstacle = "draining" if is_draining else find_obstacle(settings, offload, plan, caller)
     if obstacle:
-        kept = {"Cache-Control": f"max-age={offload.cache_seconds}"}
+        kept = {"Cache-Control": cache_control(offload.cache_seconds)}
         raise EndpointForbidden(f"the proxy has to relay this request: {obstacle}", headers=kept)
     upstream = settings.upstreams[plan[0].upstream]
     used = None if upstream.credential is None else services.credentials[upstream.credential]
-    granted = await grant(upstream.base_url, target.path, used, offload.cache_seconds)
-    lifetime = f"max-age={granted.seconds}, stale-if-error={granted.stale_seconds}"
+    granted = await grant(plan[0].upstream, upstream.base_url, target.path, used, offload.cache_seconds)
     return Response(
         status=HTTPStatus.NO_CONTENT,
         headers={
             **granted.headers,
-            "X-Offload-Upstream": plan[0].upstream,
-            "X-Offload-Caller": quote(caller.name),
-            "X-Offload-Endpoint": target.endpoint.name,
-            "Cache-Control": lifetime if granted.seconds else "no-store",
+            "Caller-Offload": quote(caller.name),
+            "Endpoint-Offload": target.endpoint.name,
+            "Cache-Control": cache_control(granted.seconds, granted.stale_seconds),
         },
     )

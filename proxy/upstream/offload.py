@@ -22,6 +22,9 @@ TOKEN_HEADERS: Final = frozenset({"authorization", "api-key", "x-api-key"})
 """The headers in which nginx can write a token. Its configuration has to name each of them."""
 STALE_SECONDS_MAX: Final = 60.0
 """How long nginx may use a token while it cannot ask the proxy, if the token is valid for so long."""
+RENEWAL_SECONDS: Final = 1
+"""How long other requests may use an answer while nginx asks for the next one, at the end of its cache time.
+Without it, all of them would ask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +54,16 @@ def find_obstacle(settings: Settings, offload: Offload, plan: Sequence[Route], c
     return next(_obstacles(settings, offload, plan, caller), "")
 
 
-async def grant(base_url: str, path: bytes, used: UpstreamCredential | None, cache_seconds: float) -> Grant:
+async def grant(
+    upstream: str, base_url: str, path: bytes, used: UpstreamCredential | None, cache_seconds: float
+) -> Grant:
     """Return what nginx has to know to relay a request.
 
+    nginx compares every header with every name that its configuration reads, letter by letter, so the names
+    begin with different letters.
+
     Args:
+        upstream: The name of the upstream, and of its block in nginx's configuration.
         base_url: The address of the upstream.
         path: The path of the request below the version.
         used: The credential of the upstream; None if it needs none.
@@ -65,19 +74,38 @@ async def grant(base_url: str, path: bytes, used: UpstreamCredential | None, cac
     """
     url = urlsplit(base_url)
     headers = {
-        "X-Offload-Scheme": url.scheme,
-        "X-Offload-Host": url.netloc,
-        "X-Offload-Name": url.hostname or "",
-        "X-Offload-Target": url.path.rstrip("/") + path.decode("latin-1"),
+        "Host-Offload": url.netloc,
+        "Upstream-Offload": upstream,
+        "Url-Offload": f"{url.scheme}://{upstream}{url.path.rstrip('/')}{path.decode('latin-1')}",
     }
     valid = math.inf
     if used is not None:
         token = await used.source.get()
         written, _ = write_token(used.inject, token, [], b"")
-        headers |= {f"X-Offload-{name.decode()}": value.decode() for name, value in written}
+        headers |= {f"{name.decode()}-Offload": value.decode() for name, value in written}
         valid = max(token.expires_at - used.source.clock(), 0.0)
     seconds = math.floor(min(cache_seconds, valid))
     return Grant(headers, seconds, math.floor(min(STALE_SECONDS_MAX, valid - seconds)))
+
+
+def cache_control(seconds: int, stale_seconds: int = 0) -> str:
+    """Return the Cache-Control header (RFC 5861) of an answer to nginx.
+
+    Args:
+        seconds: How long nginx may use the answer. For the last `RENEWAL_SECONDS` of them, only while it asks
+            for the next one.
+        stale_seconds: How much longer it may use the answer while it cannot ask.
+    """
+    if not seconds:
+        return "no-store"
+    renewal = RENEWAL_SECONDS if seconds > RENEWAL_SECONDS else 0
+    extensions = {
+        "stale-while-revalidate": renewal,
+        "stale-if-error": stale_seconds and renewal + stale_seconds,
+    }
+    return ", ".join(
+        [f"max-age={seconds - renewal}", *(f"{name}={v}" for name, v in extensions.items() if v)]
+    )
 
 
 def _obstacles(settings: Settings, offload: Offload, plan: Sequence[Route], caller: Caller) -> Iterator[str]:

@@ -3,9 +3,12 @@
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator
+import math
+import time
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 import pytest
@@ -20,6 +23,7 @@ from tests.nginx import caller_through, nginx_serving
 from tests.pace import PATIENCE, paced
 from tests.raw_caller import RawAnswer, RawCaller, raw_caller
 from tests.raw_upstream import Conversation, Script, raw_upstream, stream_from
+from tests.tls_servers import listening, make_certificate
 from tests.waiting import look_again
 
 CONFIG = Path(__file__).parents[2] / "config/nginx"
@@ -34,12 +38,21 @@ SHORT = OFFLOAD.replace("60", "2")
 
 
 @asynccontextmanager
-async def nginx_relaying(proxy: str, upstream: str, home: Path) -> AsyncIterator[Path]:
-    """Run nginx with the shipped files, edited as their comments describe; yield its socket."""
+async def nginx_relaying(
+    proxy: str, upstream: str, home: Path, edits: Mapping[str, str] = MappingProxyType({})
+) -> AsyncIterator[Path]:
+    """Run nginx with the shipped files, edited as their comments describe; yield its socket.
+
+    Args:
+        proxy: The address of the proxy.
+        upstream: The address of the upstream.
+        home: The folder of this nginx.
+        edits: What else to replace in `offload.conf`.
+    """
     http = (CONFIG / "offload-http.conf").read_text()
     server = (CONFIG / "offload.conf").read_text()
     block = "upstream corp { server llm.corp.example:443; keepalive 256; }"
-    edits = {
+    http_edits = {
         "replace-by-the-secret-in-offload": SECRET,
         "127.0.0.1:5002": urlsplit(proxy).netloc,
         block: "".join(
@@ -48,11 +61,14 @@ async def nginx_relaying(proxy: str, upstream: str, home: Path) -> AsyncIterator
         ),
         DISK_IN_MEMORY: str(home),
     }
-    for old, new in edits.items():
+    for old, new in http_edits.items():
         assert old in http
         http = http.replace(old, new)
     assert "access_log /var/log/nginx/llm-token-proxy.log" in server
     server = server.replace("/var/log/nginx", str(home)).replace(DISK_IN_MEMORY, str(home))
+    for old, new in edits.items():
+        assert old in server
+        server = server.replace(old, new)
     (home / "offload.conf").write_text(server)
     served = f"{http}\nserver {{ listen unix:{home}/nginx.sock; include {home}/offload.conf; }}"
     async with nginx_serving(home, served) as socket:
@@ -404,3 +420,89 @@ async def test_the_proxy_answers_every_other_path(run_proxy: RunProxy, tmp_path:
         await ask(caller, path=target)
         await until(lambda: bool(relayed(proxy)) or not upstream.requests)
     assert len(upstream.requests) == sum(line["status"] == 200 for line in relayed(proxy))
+
+
+async def test_requests_that_arrive_together_wait_only_a_moment_for_the_first_answer(
+    run_proxy: RunProxy, tmp_path: Path
+) -> None:
+    took = []
+    for timeout in ("50ms", "2s"):  # with the second one, nginx looks again after half a second
+        (home := tmp_path / timeout).mkdir()
+        edits = {"proxy_cache_lock_timeout 50ms": f"proxy_cache_lock_timeout {timeout}"}
+        async with (
+            raw_upstream(says()) as upstream,
+            run_proxy(upstream.url, more=OFFLOAD) as proxy,
+            nginx_relaying(proxy.url, upstream.url, home, edits) as nginx,
+            AsyncExitStack() as stack,
+        ):
+            callers = [await stack.enter_async_context(caller_through(nginx)) for _ in range(20)]
+            began = time.monotonic()
+            answers = await asyncio.gather(*map(ask, callers))
+            took.append(time.monotonic() - began)
+            assert {answer.status for answer, _ in answers} == {200}
+        assert relayed(proxy) == []
+    assert took[0] < took[1]
+
+
+async def test_while_one_request_asks_for_the_next_answer_the_others_use_the_last(tmp_path: Path) -> None:
+    asked_again, go_on = asyncio.Event(), asyncio.Event()
+
+    async def answer_as_the_proxy(talk: Conversation) -> None:
+        if len(asked.requests) > 1:
+            asked_again.set()
+            await go_on.wait()
+        lifetime = f"max-age=1, stale-while-revalidate={math.ceil(PATIENCE)}"
+        headers = (f"Cache-Control: {lifetime}", f"Url-Offload: http://chat{CHAT}", "Upstream-Offload: chat")
+        await talk.answer(b"", *headers)
+
+    async def ask_until_it_takes_long(caller: RawCaller) -> None:
+        while not asked_again.is_set():
+            await ask(caller)
+            await look_again()
+
+    async with (
+        raw_upstream(says()) as upstream,
+        raw_upstream(answer_as_the_proxy) as asked,
+        nginx_relaying(asked.url, upstream.url, tmp_path) as nginx,
+        caller_through(nginx) as first,
+        AsyncExitStack() as stack,
+        asyncio.timeout(PATIENCE),
+        asyncio.TaskGroup() as group,
+    ):
+        others = [await stack.enter_async_context(caller_through(nginx)) for _ in range(10)]
+        group.create_task(ask_until_it_takes_long(first))
+        await asked_again.wait()
+        answers = await asyncio.gather(*map(ask, others))
+        go_on.set()
+    assert {(answer.status, text) for answer, text in answers} == {(200, COMPLETION)}
+    assert len(asked.requests) == 2
+
+
+async def test_nginx_checks_the_certificate_of_the_upstream(run_proxy: RunProxy, tmp_path: Path) -> None:
+    certificate = make_certificate(tmp_path, "localhost")
+    trusting = {"/etc/ssl/certs/ca-certificates.crt": str(certificate)}
+    options = f'ca_file = "{certificate}"'
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert f"host: localhost:{port}\r\n".encode() in head.lower()
+        await reader.readexactly(2)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        await writer.drain()
+
+    async with listening(serve, certificate=certificate) as port:
+        async with (
+            run_proxy(f"https://localhost:{port}", options=options, more=OFFLOAD) as proxy,
+            nginx_relaying(proxy.url, f"https://127.0.0.1:{port}", tmp_path, trusting) as nginx,
+            caller_through(nginx) as caller,
+        ):
+            answer, text = await ask(caller)
+        assert (answer.status, text, relayed(proxy)) == (200, b"{}", [])
+        (other := tmp_path / "other").mkdir()
+        async with (
+            run_proxy(f"https://127.0.0.1:{port}", options=options, more=OFFLOAD) as proxy,
+            nginx_relaying(proxy.url, f"https://127.0.0.1:{port}", other, trusting) as nginx,
+            caller_through(nginx) as caller,
+        ):
+            await ask(caller)
+        assert len(relayed(proxy)) == 1  # the certificate is for another name

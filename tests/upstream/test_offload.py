@@ -13,7 +13,7 @@ from proxy.credentials import UpstreamCredential
 from proxy.settings import Inject, Settings
 from proxy.settings.load import load_settings
 from proxy.upstream.client import UpstreamClient
-from proxy.upstream.offload import STALE_SECONDS_MAX, find_obstacle, grant
+from proxy.upstream.offload import STALE_SECONDS_MAX, cache_control, find_obstacle, grant
 from proxy.upstream.routing import Routing
 from proxy.wire.endpoints import CHAT_COMPLETIONS, EMBEDDINGS, MODELS, Endpoint
 from tests.credentials.fakes import FakeIssuer, build_machine, virtually
@@ -113,19 +113,34 @@ def test_an_endpoint_whose_model_is_not_in_the_body_needs_the_proxy(
 async def test_nginx_gets_the_target_and_the_token_for_the_lifetime_of_the_token() -> None:
     machine = build_machine(FakeIssuer(lifetime=12.5))
     used = UpstreamCredential(machine, Inject())
-    found = await grant("https://llm.example/api/v1/", b"/chat/completions", used, 60)
-    assert {name: value for name, value in found.headers.items() if name != "X-Offload-authorization"} == {
-        "X-Offload-Scheme": "https",
-        "X-Offload-Host": "llm.example",
-        "X-Offload-Name": "llm.example",
-        "X-Offload-Target": "/api/v1/chat/completions",
+    found = await grant("corp", "https://llm.example/api/v1/", b"/chat/completions", used, 60)
+    assert {name: value for name, value in found.headers.items() if name != "authorization-Offload"} == {
+        "Host-Offload": "llm.example",
+        "Upstream-Offload": "corp",
+        "Url-Offload": "https://corp/api/v1/chat/completions",
     }
-    assert found.headers["X-Offload-authorization"].startswith("Bearer ")
+    assert found.headers["authorization-Offload"].startswith("Bearer ")
     assert 0 < found.seconds <= 12
     assert found.seconds + found.stale_seconds <= 12.5
 
 
 async def test_without_a_credential_only_the_cache_time_counts() -> None:
-    found = await grant("http://127.0.0.1:9/v1", b"/embeddings", None, 5)
+    found = await grant("corp", "http://127.0.0.1:9/v1", b"/embeddings", None, 5)
     assert (found.seconds, found.stale_seconds) == (5, math.floor(STALE_SECONDS_MAX))
-    assert "X-Offload-authorization" not in found.headers
+    assert "authorization-Offload" not in found.headers
+
+
+@pytest.mark.parametrize(
+    ("seconds", "stale", "header"),
+    [
+        (0, 0, "no-store"),
+        (1, 0, "max-age=1"),
+        (1, 60, "max-age=1, stale-if-error=60"),
+        (5, 0, "max-age=4, stale-while-revalidate=1"),
+        (5, 60, "max-age=4, stale-while-revalidate=1, stale-if-error=61"),
+    ],
+)
+def test_the_cache_time_includes_the_second_in_which_nginx_asks_again(
+    seconds: int, stale: int, header: str
+) -> None:
+    assert cache_control(seconds, stale) == header
