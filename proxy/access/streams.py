@@ -5,10 +5,11 @@ streams, so that those of a killed process stop counting soon.
 """
 
 import asyncio
-import contextlib
+import itertools
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 from uuid import uuid4
 
@@ -46,6 +47,8 @@ class StreamCounts:
     def __init__(self, redis: RedisConnection | None = None, lease_seconds: float = LEASE_SECONDS) -> None:
         self._redis = redis
         self._lease_ms = int(lease_seconds * 1000)
+        self._process = uuid4().hex
+        self._numbers = itertools.count()
         self._open: dict[str, set[str]] = {}
         """The ids of the streams of each caller."""
         self._limited: set[str] = set()
@@ -58,26 +61,42 @@ class StreamCounts:
         """Return the number of open streams in this process, of each caller that has any."""
         return {name: len(streams) for name, streams in self._open.items() if streams}
 
-    @contextlib.asynccontextmanager
-    async def counted(self, caller: Caller) -> AsyncIterator[None]:
-        """Count a stream while it runs.
+    def counted(self, caller: Caller) -> AbstractAsyncContextManager[None]:
+        """Return a context manager that counts a stream while it runs.
+
+        Entering it raises:
+            RateLimited: The caller has too many streams.
+        """
+        return _Counted(self, caller, f"{self._process}:{next(self._numbers)}")
+
+    async def begin(self, caller: Caller, stream: str) -> None:
+        """Count a stream.
 
         Raises:
             RateLimited: The caller has too many streams.
         """
-        limit, name, stream = caller.max_streams, caller.name, uuid4().hex
+        limit, name = caller.max_streams, caller.name
         streams = self._open.setdefault(name, set())
-        if limit is not None and len(streams) >= limit:
+        if limit is None:
+            streams.add(stream)
+            return
+        if len(streams) >= limit:
             raise self._rejection(name)
         streams.add(stream)  # Before anything is awaited, so that no other stream takes the place.
         try:
-            if limit is not None and not await self._add(name, [stream], limit):
-                raise self._rejection(name)
-            yield
-        finally:
-            streams.discard(stream)
-            if name in self._limited:
-                await self._remove(name, [stream])
+            is_within = await self._add(name, [stream], limit)
+        except BaseException:
+            await self.end(name, stream)
+            raise
+        if not is_within:
+            await self.end(name, stream)
+            raise self._rejection(name)
+
+    async def end(self, name: str, stream: str) -> None:
+        """Count a stream no longer."""
+        self._open[name].discard(stream)
+        if name in self._limited:
+            await self._remove(name, [stream])
 
     async def renew(self) -> None:
         """Keep the open streams from expiring, until cancelled."""
@@ -120,6 +139,19 @@ class StreamCounts:
             self._redis_pause_until = loop.time() + REDIS_PAUSE_SECONDS
             get_logger("limits").warning("counting_alone", reason=str(error), for_s=REDIS_PAUSE_SECONDS)
             return None
+
+
+class _Counted(AbstractAsyncContextManager[None]):
+    """A stream that is counted; a generator would cost several times as much."""
+
+    def __init__(self, counts: StreamCounts, caller: Caller, stream: str) -> None:
+        self._counts, self._caller, self._stream = counts, caller, stream
+
+    async def __aenter__(self) -> None:
+        await self._counts.begin(self._caller, self._stream)
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._counts.end(self._caller.name, self._stream)
 
 
 def _key(name: str) -> str:

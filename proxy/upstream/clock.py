@@ -127,8 +127,9 @@ class ExchangeClock:
 
     def _arm(self, now: float) -> None:
         begun = now if self._waiting_since is None else self._waiting_since
-        dues = [self._total_due, None if self._idle is None else begun + self._idle]
-        due = min((due for due in dues if due is not None), default=None)
+        due = self._total_due
+        if self._idle is not None and (due is None or begun + self._idle < due):
+            due = begun + self._idle
         self._timer = None if due is None else self._loop.call_at(due, self._check_timeouts)
 
     def _check_timeouts(self) -> None:
