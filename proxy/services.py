@@ -24,7 +24,7 @@ from proxy.telemetry.loop_lag import LoopLag
 from proxy.telemetry.readings import HttpServerReading
 from proxy.token_ids import open_token_texts
 from proxy.upstream.attempts import Attempts
-from proxy.upstream.client import UpstreamClient
+from proxy.upstream.client import RunningRequests, UpstreamClient
 from proxy.upstream.model_list import ModelList
 from proxy.upstream.repair_threads import RepairThreads
 from proxy.upstream.routing import Routing
@@ -92,6 +92,8 @@ class WorkerState:
     """The folder where the workers of the service share tokens, if there are several."""
     held: HeldBytes = field(default_factory=HeldBytes)
     repair_threads: RepairThreads = field(default_factory=RepairThreads)
+    upstream_requests: RunningRequests = field(default_factory=RunningRequests)
+    """The running requests of each upstream, which its `max_connections` limits."""
     exchanges: ExchangeTotals = field(default_factory=ExchangeTotals)
     traffic: Traffic = field(default_factory=Traffic)
     traces: "ExchangeTracer | None" = None
@@ -191,7 +193,8 @@ async def open_services(
         clients: dict[str, UpstreamClient] = {}
         for name, upstream in settings.upstreams.items():
             credential = None if upstream.credential is None else credentials[upstream.credential]
-            clients[name] = await stack.enter_async_context(UpstreamClient(name, upstream, credential))
+            client = UpstreamClient(name, upstream, credential, state.upstream_requests)
+            clients[name] = await stack.enter_async_context(client)
         credentials.prefetch()
         token_texts = await open_token_texts(settings)
         routing = Routing(settings, clients, None if previous is None else previous.routing)

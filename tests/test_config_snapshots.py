@@ -15,6 +15,7 @@ from proxy.config_snapshots import NEEDS_RESTART
 from proxy.drain import Drain
 from proxy.errors import SettingsError
 from proxy.settings import Settings, load_settings
+from proxy.wire.endpoints import CHAT_COMPLETIONS
 from tests.conftest import KEY, SETTINGS, STATIC, RunningGateway, RunningProxy, RunProxy, patient
 from tests.loopback import until
 from tests.pace import PATIENCE
@@ -92,6 +93,49 @@ async def test_a_stream_keeps_the_settings_that_it_started_with(run_proxy: RunPr
         assert await streaming.body(answer) == b"data: [DONE]\n\n"
         await until(lambda: old.users.may_close)
         await until(lambda: before.connections == 0)  # its connections are closed with it
+
+
+async def test_the_streams_of_all_configurations_count_against_the_limit_of_an_upstream(
+    run_proxy: RunProxy, tmp_path: Path
+) -> None:
+    go_on = asyncio.Event()
+
+    async def slow(talk: Conversation) -> None:
+        await talk.start_stream()
+        await talk.chunk(b"data: 1\n\n")
+        await go_on.wait()
+        await talk.chunk(b"data: [DONE]\n\n")
+        await talk.end()
+
+    def limited(upstream: str, most: int) -> Settings:
+        loaded = settings(tmp_path, upstream)
+        chat = loaded.upstreams["chat"].model_copy(update={"max_connections": most})
+        return loaded.model_copy(update={"upstreams": {**loaded.upstreams, "chat": chat}})
+
+    async with (
+        raw_upstream(slow) as upstream,
+        raw_upstream(ok) as elsewhere,
+        run_proxy(upstream.url) as proxy,
+        raw_caller(proxy.url) as first,
+        raw_caller(proxy.url) as second,
+        raw_caller(proxy.url) as caller,
+    ):
+        await put_in_force(proxy, limited(upstream.url, 2))
+        begun = []
+        for streaming in (first, second):
+            await streaming.send("POST", CHAT, JSON, body=b'{"stream": true}')
+            begun.append((streaming, await streaming.answer()))
+            await put_in_force(proxy, limited(elsewhere.url, 2))
+            assert await status_of(caller) == 200  # at another server, which bears none of the streams
+            await put_in_force(proxy, limited(upstream.url, 2))
+        assert await status_of(caller) == 503
+        metrics = proxy.services.metrics.render()[0].decode()
+        assert 'llm_proxy_upstream_requests_running{upstream="chat"} 2.0' in metrics
+        go_on.set()
+        for streaming, answer in begun:
+            await streaming.body(answer)
+        await until(lambda: proxy.services.routing.choose(CHAT_COMPLETIONS).client.running == 0)
+        assert await status_of(caller) == 200
 
 
 async def test_an_unchanged_credential_keeps_its_token(

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import ssl
+from collections import Counter
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -45,6 +46,40 @@ REJECTION_SECONDS: Final = 1.0
 """The timeout for the body of a rejection, which is needed only if no other token helps."""
 
 
+class RunningRequests:
+    """The requests to each upstream that have not been answered completely.
+
+    The clients of several configurations share the count, because the upstream has to bear all of them.
+    """
+
+    def __init__(self) -> None:
+        self._counts = Counter[tuple[str, str]]()
+
+    def begin(self, upstream: tuple[str, str], limit: int) -> None:
+        """Count a request; `end` must follow.
+
+        Args:
+            upstream: The name and the base URL of the upstream.
+            limit: The number of requests that may run.
+
+        Raises:
+            Overloaded: So many requests are running.
+        """
+        if self.of(upstream) >= limit:
+            raise Overloaded
+        self._counts[upstream] += 1
+
+    def end(self, upstream: tuple[str, str]) -> None:
+        """Forget a request that has ended."""
+        self._counts[upstream] -= 1
+        if not self._counts[upstream]:
+            del self._counts[upstream]
+
+    def of(self, upstream: tuple[str, str]) -> int:
+        """Return the number of running requests."""
+        return self._counts[upstream]
+
+
 class UpstreamClient(AsyncOpenAI):
     """The SDK's client for one upstream, without its retries, redirects and error handling.
 
@@ -55,13 +90,21 @@ class UpstreamClient(AsyncOpenAI):
         name: The upstream's name in the configuration.
         settings: Its section.
         credential: The credential whose token is sent; None if the upstream needs none.
+        running: Counts its requests together with those of other configurations; by default it has no others.
     """
 
-    def __init__(self, name: str, settings: Upstream, credential: UpstreamCredential | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: Upstream,
+        credential: UpstreamCredential | None,
+        running: RunningRequests | None = None,
+    ) -> None:
         self.name = name
         self._credential = credential
         self._limit = settings.max_connections
-        self._open = 0
+        self._running = running or RunningRequests()
+        self._counted_as = name, settings.base_url
         self._extra = [(key.lower().encode(), value.encode()) for key, value in settings.headers.items()]
         self._dropped_headers = {with_hyphens(key) for key, _ in self._extra}
         if not settings.forward_openai_account:
@@ -83,8 +126,8 @@ class UpstreamClient(AsyncOpenAI):
 
     @property
     def running(self) -> int:
-        """The number of requests that have not been answered completely."""
-        return self._open
+        """The number of requests that have not been answered completely, also of earlier configurations."""
+        return self._running.of(self._counted_as)
 
     async def open(self, request: UpstreamRequest, record: ExchangeRecord) -> UpstreamResponse:
         """Send a request, and return the response, whose body is unread. The caller closes it.
@@ -101,9 +144,7 @@ class UpstreamClient(AsyncOpenAI):
             Unreachable, BadResponse, UpstreamTimeout: There is no response that can be relayed.
             Overloaded: `max_connections` requests are in progress.
         """
-        if self._open >= self._limit:
-            raise Overloaded
-        self._open += 1
+        self._running.begin(self._counted_as, self._limit)
         is_open = False
         try:
             use = self._use_token(request)
@@ -137,7 +178,7 @@ class UpstreamClient(AsyncOpenAI):
                 self._closed()
 
     def _closed(self) -> None:
-        self._open -= 1
+        self._running.end(self._counted_as)
 
     def _cut_off(self, error: httpx2.TransportError) -> Aborted:
         return Aborted(reason=str(self._explain(error)))

@@ -274,7 +274,7 @@ async def test_a_request_rejected_with_every_token_gets_the_upstreams_own_error_
         await read_all(await client.open(asks("other"), build_record()))
         with pytest.raises(UpstreamForbidden) as caught:
             await client.open(asks("secret-model"), build_record())
-        assert client._open == 0
+        assert client.running == 0
         await read_all(await client.open(asks("other"), build_record()))
         with pytest.raises(UpstreamForbidden):  # later requests need no further fetch
             await client.open(asks("secret-model"), build_record())
@@ -304,7 +304,7 @@ async def test_an_upstream_that_never_accepted_a_token_rejects_ours_and_not_the_
             with pytest.raises(TokenRejected) as caught:
                 await client.open(build_request(body=b"{}"), build_record())
             assert len(upstream.requests) == sends
-        assert client._open == 0
+        assert client.running == 0
     assert (caught.value.status, caught.value.headers["X-Should-Retry"]) == (502, "false")
 
 
@@ -320,7 +320,7 @@ async def test_the_only_available_token_is_not_sent_again(*, accepted_before: bo
         expected = UpstreamForbidden if accepted_before else TokenRejected
         with pytest.raises(expected):
             await client.open(asks("secret-model"), record)
-        assert client._open == 0
+        assert client.running == 0
     assert len(upstream.requests) == 1 + accepted_before
     assert record.replays == 0
 
@@ -372,7 +372,7 @@ async def test_no_fresh_token_after_a_401_is_unavailable() -> None:
     ):
         with pytest.raises(TokenUnavailable):
             await client.open(build_request(body=b"{}"), build_record())
-        assert client._open == 0
+        assert client.running == 0
     assert len(upstream.requests) == 1
 
 
@@ -411,7 +411,7 @@ async def test_a_redirect_is_an_invalid_response_and_its_connection_is_released(
         with pytest.raises(InvalidResponse, match="redirect") as caught:
             await client.open(build_request(), build_record())
         await until(lambda: upstream.connections == 0)
-        assert client._open == 0
+        assert client.running == 0
         assert "redirect" in str(caught.value.reason)
 
 
@@ -453,7 +453,7 @@ async def test_a_connection_that_is_not_established_in_time_is_a_timeout() -> No
     ):
         with pytest.raises(UpstreamTimeout):
             await client.open(build_request(), build_record())
-        assert client._open == 0
+        assert client.running == 0
 
 
 async def test_a_lost_connection_is_a_bad_response_and_no_timeout() -> None:
@@ -488,7 +488,7 @@ async def test_a_header_that_is_not_utf8_is_the_callers_fault() -> None:
     async with raw_upstream(ok) as upstream, build_client(upstream.url) as client:
         with pytest.raises(InvalidRequest):
             await client.open(build_request(headers=[(b"x-odd", b"\xff")]), build_record())
-        assert client._open == 0
+        assert client.running == 0
     assert upstream.requests == []
 
 
@@ -551,7 +551,7 @@ async def test_no_more_exchanges_than_connections_and_each_releases_its_place() 
         await first.aclose()
         assert not await full(client)
         await second.aclose()
-        assert client._open == 0
+        assert client.running == 0
     assert len(upstream.requests) == 4  # the rejected request was not sent
 
 
@@ -569,7 +569,7 @@ async def test_a_cancelled_request_releases_its_place(where: str) -> None:
         assert await full(client)
         waiting.cancel()
         await asyncio.wait({waiting})
-        assert client._open == 0
+        assert client.running == 0
         await until(lambda: upstream.connections == 0)
     await credential.source.close()
 
@@ -589,10 +589,10 @@ async def test_a_request_cancelled_between_its_two_attempts_releases_its_place()
     ):
         waiting = group.create_task(client.open(build_request(), build_record()))
         await until(lambda: issuer.fetches == 2)
-        assert client._open == 1
+        assert client.running == 1
         waiting.cancel()
         await asyncio.wait({waiting})
-        assert client._open == 0
+        assert client.running == 0
     await credential.source.close()
 
 
