@@ -146,11 +146,14 @@ def build_credentials(
         recipe = (digest, section)
         if before is not None and registry.share(name, recipe, before):
             continue
-        policy, stats, tokens = _policy(section, token_folder), TokenStats(), LiveTokens(registry)
+        policy, stats, tokens = _policy(section), TokenStats(), LiveTokens(registry)
         sharing: Sharing
         if fleet is None or section.sharing == "local":
-            if token_folder is None or isinstance(section, StaticCredential | FileCredential | JwtCredential):
-                sharing = LocalSharing(f"{name}:{digest}", store, policy)
+            if isinstance(section, StaticCredential | FileCredential | JwtCredential):
+                # Nobody else issues the token, and files with the same content may differ later.
+                sharing = LocalSharing(f"{name}:{digest}", store, policy, stats)
+            elif token_folder is None:
+                sharing = LocalSharing(digest, store, policy, stats)
             else:
                 sharing = token_folder.sharing(identity, policy, stats)
         else:
@@ -163,14 +166,13 @@ def build_credentials(
     return registry
 
 
-def _policy(section: CredentialSettings, token_folder: TokenFolder | None) -> RefreshPolicy:
-    # A flight may have to wait for another process's fetch, and then fetch itself.
-    is_alone = section.sharing == "local" and token_folder is None
-    flight = section.timeout + 1 if is_alone else 2 * section.timeout + 5
+def _policy(section: CredentialSettings) -> RefreshPolicy:
+    # A flight may have to wait for the fetch of another credential or process, and then fetch itself.
+    flight = 2 * section.timeout + 5
     return RefreshPolicy(
         fetch_timeout=section.timeout,
         flight_timeout=flight,
-        wait_timeout=max(2 * section.timeout, flight),
+        wait_timeout=flight,
         exclusive=section.reissue == "revokes_previous",
     )
 

@@ -38,7 +38,7 @@ class RefreshPolicy:
     fetch_timeout: float = 15.0
     """The time limit for one fetch."""
     flight_timeout: float = 15.0
-    """The time limit for one flight: the fetch, or the wait for that of another process."""
+    """The time limit for one flight: the fetch, or the wait for that of another process or credential."""
     wait_timeout: float = 20.0
     """The longest wait of a caller for a token."""
     lease_seconds: float = 2.0

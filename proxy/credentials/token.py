@@ -78,7 +78,7 @@ class Token:
     digest: bytes = field(repr=False)
     """A keyed hash of the token, to recognise the same token in two generations."""
     adopted: bool = False
-    """Whether another process fetched it."""
+    """Whether another process or credential fetched it."""
     announced: float = math.inf
     """The lifetime according to the issuer, in seconds."""
     certain: bool = True
@@ -136,7 +136,7 @@ def with_deadlines(
         uniform: Returns a random number between two bounds.
         spread: The part of the lifetime in which it is refreshed.
         longest: An upper bound for the lifetime in seconds, whatever the issuer announces.
-        adopted: Whether another process fetched it.
+        adopted: Whether another process or credential fetched it.
     """
     life = min(fetched.lifetime, longest)
     skew = skew_of(life, certain=fetched.certain)

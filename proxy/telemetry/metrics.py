@@ -85,7 +85,7 @@ _COUNTERS: Final[dict[str, tuple[str, str, dict[str, Callable[[TokenReading], fl
         {"": lambda reading: reading.counts.early_deaths},
     ),
     "token_adopted": (
-        "Tokens adopted from another process of the fleet.",
+        "Tokens adopted from another process or credential.",
         "",
         {"": lambda reading: reading.counts.adopted},
     ),
@@ -95,7 +95,7 @@ _COUNTERS: Final[dict[str, tuple[str, str, dict[str, Callable[[TokenReading], fl
         {"": lambda reading: reading.counts.store_errors},
     ),
     "token_lease_wait_seconds": (
-        "Seconds spent waiting for a fetch by another process.",
+        "Seconds spent waiting for a fetch by another process or credential.",
         "",
         {"": lambda reading: reading.counts.lease_wait_seconds},
     ),

@@ -29,7 +29,7 @@ class TokenStats:
     early_deaths: int = 0
     """Tokens that an upstream rejected before their expiry, and whose successors it accepted."""
     adopted: int = 0
-    """Tokens that another process had fetched."""
+    """Tokens that another process or credential had fetched."""
     lease_wait_seconds: float = 0.0
     store_errors: int = 0
 

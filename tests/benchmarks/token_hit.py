@@ -24,9 +24,9 @@ class _Issuer:
 
 async def token_hit_us(rounds: int) -> list[float]:
     """Return the CPU microseconds of one `get` of a cached token, for each round."""
-    policy = RefreshPolicy()
-    sharing = LocalSharing("bench", MemoryTokenStore(), policy)
-    source = CachedTokenSource("bench", _Issuer(), sharing, policy, TokenStats())
+    policy, stats = RefreshPolicy(), TokenStats()
+    sharing = LocalSharing("bench", MemoryTokenStore(), policy, stats)
+    source = CachedTokenSource("bench", _Issuer(), sharing, policy, stats)
     await source.get()
     costs = []
     for _ in range(rounds):

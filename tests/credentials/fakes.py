@@ -88,9 +88,9 @@ def local_machine(
     source: TokenSource, store: MemoryTokenStore | None = None, policy: RefreshPolicy | None = None
 ) -> CachedTokenSource:
     """Return a cached source that shares within this process."""
-    policy = policy or RefreshPolicy()
-    sharing = LocalSharing("corp", store or MemoryTokenStore(), policy)
-    return CachedTokenSource("corp", source, sharing, policy, TokenStats())
+    policy, stats = policy or RefreshPolicy(), TokenStats()
+    sharing = LocalSharing("corp", store or MemoryTokenStore(), policy, stats)
+    return CachedTokenSource("corp", source, sharing, policy, stats)
 
 
 def build_token(token: str = "s3cret", generation: int = 1, lifetime: float = 300.0) -> Token:

@@ -1,5 +1,6 @@
 """Building a token source from a section of the configuration."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -157,3 +158,34 @@ async def test_the_registry_has_every_credential_under_its_name() -> None:
         assert (await registry["fixed"].source.get()).secret == Secret("s3cret-static-token")
         assert (await registry["corp"].source.get()).secret == Secret("s3cret")
         await registry.close()
+
+
+async def test_credentials_with_the_same_request_share_one_token() -> None:
+    endpoint = TokenEndpoint()
+    endpoint.says({"data": {"token": "s3cret"}})
+    async with serve_on_loopback(endpoint.app()) as url:
+        corp = {**HTTP, "url": url, "reissue": "revokes_previous"}
+        sections: dict[str, dict[str, Any]] = {
+            "corp": corp,
+            "elsewhere": {**corp, "inject": {"header": "X-Key"}, "timeout": 9},
+        }
+        registry = build_credentials(
+            {name: section(values) for name, values in sections.items()}, MemoryTokenStore()
+        )
+        tokens = await asyncio.gather(*(registry[name].source.get() for name in sections))
+        assert {token.secret for token in tokens} == {Secret("s3cret")}
+        assert len(endpoint.asked) == 1
+        await registry.close()
+
+
+async def test_files_that_are_equal_at_first_are_not_confused_later(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for path in (one, two):
+        path.write_text("the-same-at-first")
+    registry = build_credentials(
+        {path.name: section({"source": "file", "path": path}) for path in (one, two)}, MemoryTokenStore()
+    )
+    assert (await registry["one"].source.get()).secret == Secret("the-same-at-first")
+    two.write_text("another-token")
+    assert (await registry["two"].source.get()).secret == Secret("another-token")
+    await registry.close()

@@ -22,10 +22,9 @@ class Machine:
         self.clock = asyncio.get_running_loop().time
         self.history = RejectionHistory()
         policy = RefreshPolicy(clock=self.clock, uniform=lowest)
-        sharing = LocalSharing("corp", MemoryTokenStore(), policy)
-        self.flights = TokenFlights(
-            "corp", issuer, sharing, policy, TokenStats(), ObservedTokens(), self.history
-        )
+        stats = TokenStats()
+        sharing = LocalSharing("corp", MemoryTokenStore(), policy, stats)
+        self.flights = TokenFlights("corp", issuer, sharing, policy, stats, ObservedTokens(), self.history)
 
     def refresh(self) -> None:
         """Start a flight if one may start."""

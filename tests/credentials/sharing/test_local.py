@@ -1,13 +1,25 @@
-"""The token store in memory: it keeps tokens until they expire."""
+"""The token store in memory: it keeps tokens until they expire, and its users fetch one after the other."""
 
 import ast
+import asyncio
 from pathlib import Path
 
 import aiocache
 
 import proxy
 from proxy.credentials import MemoryTokenStore
-from tests.credentials.fakes import build_token, pass_time, virtually
+from proxy.credentials.sharing.local import HOLD_SECONDS
+from tests.credentials.fakes import (
+    DOWN,
+    FakeIssuer,
+    build_machine,
+    build_token,
+    failure_of,
+    lowest,
+    pass_time,
+    reject,
+    virtually,
+)
 
 
 @virtually
@@ -77,3 +89,89 @@ def test_only_the_memory_cache_of_aiocache_is_used() -> None:
             assert not isinstance(node, ast.Import) or "aiocache" not in {alias.name for alias in node.names}
     assert imported == {"local.py": ["SimpleMemoryCache"]}
     assert aiocache.SimpleMemoryCache is not None
+
+
+@virtually
+async def test_machines_that_share_a_store_fetch_one_token_for_all_at_each_refresh() -> None:
+    issuer, store = FakeIssuer(delay=2.0), MemoryTokenStore()
+    machines = [build_machine(issuer, store, exclusive=True) for _ in range(3)]
+    tokens = await asyncio.gather(*(machine.get() for machine in machines))
+    assert len({token.digest for token in tokens}) == issuer.fetches == 1
+    assert sorted(token.adopted for token in tokens) == [False, True, True]
+    assert sorted(machine.stats.adopted for machine in machines) == [0, 1, 1]
+    await pass_time(230.0)
+    tokens = [await machine.get() for machine in machines]
+    assert len({token.digest for token in tokens}) == 1
+    assert (issuer.fetches, issuer.most_at_once) == (2, 1)
+
+
+@virtually
+async def test_a_rejected_token_is_replaced_once_for_all() -> None:
+    issuer, store = FakeIssuer(), MemoryTokenStore()
+    machines = [build_machine(issuer, store, exclusive=True) for _ in range(3)]
+    for machine in machines:
+        await machine.get()
+    await pass_time(1.0)
+    uses = [await reject(machine) for machine in machines]
+    tokens = [await use.token() for use in uses]
+    assert len({token and token.digest for token in tokens}) == 1
+    assert issuer.fetches == 2
+
+
+@virtually
+async def test_when_the_fetch_is_cancelled_the_next_one_fetches() -> None:
+    issuer, store = FakeIssuer(delay=5.0), MemoryTokenStore()
+    first, second, third = (build_machine(issuer, store, exclusive=True) for _ in range(3))
+    callers = [asyncio.get_running_loop().create_task(machine.get()) for machine in (first, second, third)]
+    await pass_time(1.0)
+    await first.close()
+    await asyncio.wait(callers)
+    assert callers[0].exception() is not None
+    assert len({caller.result().digest for caller in callers[1:]}) == 1
+    assert (issuer.fetches, issuer.most_at_once) == (2, 1)
+
+
+@virtually
+async def test_a_cancelled_wait_does_not_disturb_the_fetch() -> None:
+    issuer, store = FakeIssuer(delay=5.0), MemoryTokenStore()
+    first, second, third = (build_machine(issuer, store, exclusive=True) for _ in range(3))
+    callers = [asyncio.get_running_loop().create_task(machine.get()) for machine in (first, second, third)]
+    await pass_time(1.0)
+    await second.close()
+    await asyncio.wait(callers)
+    assert callers[1].exception() is not None
+    assert callers[0].result().digest == callers[2].result().digest
+    assert issuer.fetches == 1
+
+
+@virtually
+async def test_after_a_failed_fetch_each_one_tries_itself_in_turn() -> None:
+    issuer, store = FakeIssuer(delay=1.0, error=DOWN), MemoryTokenStore()
+    machines = [build_machine(issuer, store, exclusive=True) for _ in range(2)]
+    await asyncio.gather(*(failure_of(machine.get()) for machine in machines))
+    assert (issuer.fetches, issuer.most_at_once) == (2, 1)
+
+
+@virtually
+async def test_a_fetch_that_hangs_delays_independent_tokens_for_a_while_only() -> None:
+    hanging, issuer, store = FakeIssuer(delay=14.0, prefix="late-"), FakeIssuer(), MemoryTokenStore()
+    first, second = build_machine(hanging, store), build_machine(issuer, store)
+    slow = asyncio.get_running_loop().create_task(first.get())
+    await pass_time(0.0)
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    await second.get()
+    assert clock() - began == HOLD_SECONDS
+    assert (await slow).digest != (await second.get()).digest
+    assert (hanging.fetches, issuer.fetches) == (1, 1)
+
+
+@virtually
+async def test_a_token_is_adopted_with_the_life_that_its_new_user_has_observed() -> None:
+    issuer, store = FakeIssuer(), MemoryTokenStore()
+    await build_machine(issuer, store, uniform=lowest).get()
+    observer = build_machine(issuer, store, uniform=lowest)
+    observer._observed.life.seconds = 60.0
+    token = await observer.get()
+    assert token.lifetime <= 60.0
+    assert issuer.fetches == 1

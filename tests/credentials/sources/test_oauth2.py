@@ -307,7 +307,8 @@ async def test_no_secret_is_revealed(
     endpoint: TokenEndpoint, lines: list[EventDict], grant: str, auth: str
 ) -> None:
     section = oauth2(endpoint.url, **combined(grant, auth), params={"x": Interpolated("canary-param")})
-    registry = build_credentials({"corp": section, "other": section}, MemoryTokenStore())
+    other = section.model_copy(update={"scope": "another request"})
+    registry = build_credentials({"corp": section, "other": other}, MemoryTokenStore())
     await registry["corp"].source.get()
     endpoint.status = 400
     with pytest.raises(IssuerRefuses) as caught:
