@@ -186,7 +186,7 @@ class ResponsePrefix:
             if (error := joiner.add(part)) is not None:
                 return error
             await asyncio.sleep(0)
-        return joiner.close()
+        return await self._run(lambda _: joiner.close(), events)
 
     async def _start_whole(self, body: bytes) -> RepairedStart | EmbeddedError:
         if self._is_too_long or not self._holds_whole:

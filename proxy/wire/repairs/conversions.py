@@ -1,8 +1,6 @@
 """Repairs for a stream sent instead of a whole response, and the other way round."""
 
-import contextlib
-import json
-from collections.abc import Iterator
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -10,28 +8,37 @@ import msgspec
 
 from proxy.errors import BadResponse, InvalidResponse
 from proxy.wire.endpoints import Shape
-from proxy.wire.event_stream import BOM
+from proxy.wire.event_stream import BOM, END_MARKER
 from proxy.wire.repairs.call import Call
 from proxy.wire.repairs.chat import open_choices
+from proxy.wire.repairs.deltas import join_members, join_values
 from proxy.wire.repairs.framing import read_payload, rewrite, split_events
+from proxy.wire.repairs.lenient_json import mark_halves, restore_halves, without_nan
 from proxy.wire.repairs.repair import CLIENTS, Repair
 from proxy.wire.repairs.shallow_json import (
     NULL,
     Members,
     TooManyItems,
     is_empty,
+    is_null,
+    is_text,
     open_list,
     open_object,
-    read_value,
     to_json,
     write,
 )
+from proxy.wire.repairs.tool_calls import ToolCalls, read_index
 from proxy.wire.repairs.vendor_errors import EmbeddedError, read_openai_error
 
 DONE: Final = b"data: [DONE]\n\n"
 _STREAMING: Final = frozenset({Shape.CHAT, Shape.COMPLETION})
-_TEXTS: Final = frozenset({"content", "reasoning_content", "reasoning", "refusal"})
-_OF_PARTS: Final = frozenset({"index", "function"})
+_CONTINUED: Final = frozenset({"logprobs", "text", "token_ids"})
+"""The members of a choice, beside its delta, that continue from chunk to chunk. vLLM has `token_ids`."""
+_ONLY_IN_STREAMS: Final = frozenset({"choices", "obfuscation", "object"})
+_CALLS: Final = ("tool_calls", "function_call")
+"""The members that call functions. Each has a finish_reason of the same name."""
+_WITHOUT_CONTENT: Final = (*_CALLS, "refusal", "audio")
+"""A message with one of these has no content."""
 
 ANSWER_TO_STREAM: Final = Repair(
     "answer_to_stream",
@@ -134,101 +141,102 @@ def lines_to_stream(body: bytes) -> bytes | None:
 
 
 @dataclass
-class _JoinedToolCall:
-    """A tool call that is joined from its parts."""
-
-    members: dict[str, object] = field(default_factory=dict)
-    function: dict[str, object] = field(default_factory=dict)
-    arguments: list[str] = field(default_factory=list)
-
-    def add(self, part: dict[str, object]) -> None:
-        """Append a part."""
-        self.members.update({name: value for name, value in part.items() if value and name not in _OF_PARTS})
-        function = part.get("function")
-        for name, value in function.items() if isinstance(function, dict) else ():
-            if name == "arguments":
-                self.arguments.append(value if isinstance(value, str) else "")
-            elif value:
-                self.function[name] = value
-
-    def close(self) -> dict[str, object]:
-        """Return the whole call."""
-        return {**self.members, "function": {**self.function, "arguments": "".join(self.arguments)}}
-
-
-@dataclass
 class _JoinedChoice:
-    """A choice that is joined from its parts. Strings are joined at the end, since each join copies them."""
+    """A choice that is joined from its parts. Nothing is joined before the end, since each join copies."""
 
-    members: dict[str, object] = field(default_factory=lambda: {"finish_reason": None})
-    message: dict[str, object] | None = None
-    texts: dict[str, list[str]] = field(default_factory=dict)
-    calls: dict[int, _JoinedToolCall] = field(default_factory=dict)
+    members: Members = field(default_factory=lambda: {"finish_reason": NULL})
+    _continued: dict[str, list[bytes]] = field(default_factory=dict)
+    """The values of members that continue from chunk to chunk, such as `logprobs`."""
+    _message: dict[str, list[bytes]] | None = None
+    """The values of the members of all deltas; None if no chunk had a delta."""
+    _found: ToolCalls = field(default_factory=ToolCalls)
+    _calls: list[tuple[int, list[Members]]] = field(default_factory=list)
+    """The index and the parts of each tool call."""
+    _parts: dict[int, list[Members]] = field(default_factory=dict)
+    """The parts of the latest tool call of each index."""
 
-    def add(self, part: dict[str, object]) -> None:
+    def add(self, part: Members) -> None:
         """Append the choice of a chunk."""
         for name, value in part.items():
-            known = self.members.get(name)
-            if name == "delta" and isinstance(value, dict):
-                self._add_delta(value)
-            elif name == "text" and isinstance(value, str):
-                self.texts.setdefault(name, []).append(value)
-            elif name == "logprobs" and isinstance(value, dict) and isinstance(known, dict):
-                _extend(known, value)
-            elif value is not None:
-                self.members[name] = value
+            delta = open_object(value) if name == "delta" else None
+            if delta is not None:
+                self._add_delta(delta)
+            elif name in _CONTINUED:
+                self._continued.setdefault(name, []).append(bytes(value))
+            else:
+                _update(self.members, name, value)
 
-    def _add_delta(self, delta: dict[str, object]) -> None:
-        self.message = self.message or {"role": "assistant"}
+    def _add_delta(self, delta: Members) -> None:
+        self._message = {} if self._message is None else self._message
         for name, value in delta.items():
-            if name in _TEXTS and isinstance(value, str):
-                self.texts.setdefault(name, []).append(value)
-            elif name == "tool_calls" and isinstance(value, list):
-                for place, part in enumerate(value):
-                    if isinstance(part, dict):
-                        index = part.get("index")
-                        key = index if isinstance(index, int) else place
-                        self.calls.setdefault(key, _JoinedToolCall()).add(part)
-            elif value is not None:
-                self.message[name] = value
+            if name != "tool_calls":
+                self._message.setdefault(name, []).append(bytes(value))
+                continue
+            parts = open_list(value) if open_object(value) is None else [value]
+            for part in filter(None, map(open_object, parts or ())):
+                self._add_call(part)
 
-    def close(self) -> dict[str, object]:
+    def _add_call(self, part: Members) -> None:
+        call, begins = self._found.find(part)
+        if begins:
+            self._parts[call.index] = []
+            self._calls.append((call.index, self._parts[call.index]))
+        self._parts[call.index].append({name: value for name, value in part.items() if name != "index"})
+
+    def close(self) -> Members:
         """Return the whole choice."""
-        texts = {name: "".join(pieces) for name, pieces in self.texts.items()}
-        closed = dict(self.members)
-        if self.message is None:
-            return {**closed, **texts}
-        calls = [call.close() for _, call in sorted(self.calls.items())]
-        message = {**self.message, "content": None if calls else "", **texts}
-        if calls:
-            message["tool_calls"] = calls
-        closed["finish_reason"] = closed["finish_reason"] or ("tool_calls" if calls else "stop")
-        return {**closed, "message": message}
+        joined = {name: join_values(name, values) for name, values in self._continued.items()}
+        closed = {**self.members, **joined}
+        if self._message is None:
+            return closed
+        message = {name: join_values(name, values) for name, values in self._message.items()}
+        if self._calls:
+            ordered = sorted(self._calls, key=lambda each: each[0])
+            message["tool_calls"] = write([join_members(parts) for _, parts in ordered])
+        if is_empty(closed["finish_reason"]):
+            ends = (name for name in _CALLS if not is_empty(message.get(name)))
+            closed["finish_reason"] = write(next(ends, "stop"))
+        if is_null(message.get("content")):
+            has_other = any(not is_empty(message.get(name)) for name in _WITHOUT_CONTENT)
+            message["content"] = NULL if has_other else write("")
+        role = message["role"] if is_text(message.get("role")) else write("assistant")
+        return {**closed, "message": write({**message, "role": role})}
 
 
 class AnswerJoiner:
-    """Joins the chunks of a stream into a whole response, part by part."""
+    """Joins the chunks of a stream into a whole response, part by part. All values keep their spelling."""
 
     def __init__(self, call: Call) -> None:
         self._shape = call.shape
-        self._whole: dict[str, object] = {}
-        self._choices: dict[int, _JoinedChoice] = {}
+        self._whole: Members = {}
+        self._choices = defaultdict[int, _JoinedChoice](_JoinedChoice)
         self._marked = False
 
     def add(self, whole_events: bytes) -> EmbeddedError | None:
-        """Add events; return the error that they contain, if there is one."""
-        self._marked = self._marked or DONE.strip() in whole_events
-        for chunk in _chunks(whole_events):
-            if isinstance(chunk, EmbeddedError):
-                return chunk
-            self._whole.update({name: value for name, value in chunk.items() if value is not None})
-            listed = chunk.get("choices")
-            for part in listed if isinstance(listed, list) else ():
-                if isinstance(part, dict):
-                    index = part.get("index")
-                    key = index if isinstance(index, int) else 0
-                    self._choices.setdefault(key, _JoinedChoice()).add(part)
+        """Add events; return the error that they contain, if there is one.
+
+        Raises:
+            InvalidResponse: An event has too many choices or tool calls.
+        """
+        for block in split_events(whole_events):
+            payload = read_payload(block)
+            self._marked = self._marked or payload == END_MARKER
+            chunk = _open_chunk(payload)
+            error = read_openai_error(chunk)
+            if error is not None:
+                return error
+            try:
+                self._add_chunk(chunk)
+            except TooManyItems as too_many:
+                raise InvalidResponse("an event with too many choices or tool calls") from too_many
         return None
+
+    def _add_chunk(self, chunk: Members) -> None:
+        for name, value in chunk.items():
+            if name not in _ONLY_IN_STREAMS and not (name == "usage" and is_null(value)):
+                _update(self._whole, name, value)
+        for part in open_choices(chunk):
+            self._choices[read_index(part) or 0].add(part)
 
     def close(self) -> bytes:
         """Return the response.
@@ -240,46 +248,25 @@ class AnswerJoiner:
         choices = self._choices
         if not choices:
             raise InvalidResponse("an event stream without an answer")
-        if not self._marked and not all(each.members["finish_reason"] for each in choices.values()):
+        if not self._marked and any(is_empty(each.members["finish_reason"]) for each in choices.values()):
             raise BadResponse(reason="an event stream that ended early, where the caller wanted none")
-        self._whole["object"] = "chat.completion" if self._shape == Shape.CHAT else "text_completion"
-        closed = [{**choice.close(), "index": index} for index, choice in sorted(choices.items())]
-        whole = {**self._whole, "choices": closed}
-        try:
-            return to_json(whole)
-        except UnicodeEncodeError:  # A character was split between two chunks; escaped, its halves join.
-            return json.dumps(whole).encode()
+        self._whole["object"] = write("chat.completion" if self._shape == Shape.CHAT else "text_completion")
+        closed = [{**choice.close(), "index": write(index)} for index, choice in sorted(choices.items())]
+        return restore_halves(to_json({**self._whole, "choices": write(closed)}))
 
 
-def _chunks(events: bytes) -> Iterator[dict[str, object] | EmbeddedError]:
-    for block in split_events(events):
-        payload = read_payload(block)
-        error = read_openai_error(open_object(payload) or {})
-        chunk = _read_chunk(payload)
-        if error is not None:
-            yield error
-            return
-        if isinstance(chunk, dict):
-            yield chunk
-
-
-def _read_chunk(payload: bytes | None) -> object:
-    """Read a chunk, also with what only Python accepts: NaN as null, and half of an escaped character."""
-    chunk = read_value(payload)
+def _open_chunk(payload: bytes | None) -> Members:
+    """Return the members of a chunk, also of one that only Python reads; none if it is not an object."""
+    chunk = open_object(payload)
     if chunk is None and payload is not None:
-        with contextlib.suppress(ValueError, RecursionError):
-            return json.loads(payload, parse_constant=lambda _: None)
-    return chunk
+        chunk = open_object(mark_halves(without_nan(payload)))
+    return chunk or {}
 
 
-def _extend(whole: dict[str, object], part: dict[str, object]) -> None:
-    """Append the lists of a part, such as logprobs, to the lists of the same name."""
-    for name, value in part.items():
-        known = whole.get(name)
-        if isinstance(value, list) and isinstance(known, list):
-            known.extend(value)
-        elif value is not None:
-            whole[name] = value
+def _update(members: Members, name: str, value: msgspec.Raw) -> None:
+    """Replace a member, but not by nothing."""
+    if name not in members or not is_empty(value):
+        members[name] = value
 
 
 REPAIRS: Final = (ANSWER_TO_STREAM, STREAM_TO_ANSWER, LABEL_ANSWER)

@@ -12,6 +12,7 @@ from proxy.wire.endpoints import Shape
 from proxy.wire.event_stream import BOM
 from proxy.wire.repairs.call import Call
 from proxy.wire.repairs.framing import is_utf8
+from proxy.wire.repairs.lenient_json import without_nan
 from proxy.wire.repairs.repair import BARE_LIST, CLIENTS, Repair, Repairs, find_steps
 from proxy.wire.repairs.shallow_json import (
     Members,
@@ -189,9 +190,11 @@ def _is_lenient_object(body: bytes) -> bool:
 def write_strictly(body: bytes) -> bytes:
     """Rewrite a lenient object as strict JSON, with null for NaN; return the body itself if that fails."""
     try:
-        return to_json(json.loads(body, parse_constant=lambda _: None))
-    except (UnicodeEncodeError, RecursionError):
+        text = body if b"\x00" not in body else body.decode(json.detect_encoding(body)).encode()
+    except UnicodeError:
         return body
+    strict = without_nan(text)
+    return strict if is_json(strict) else body
 
 
 def _check_answered(shape: Shape | None, response: Members) -> None:

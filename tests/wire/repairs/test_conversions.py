@@ -4,11 +4,16 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from openai.lib.streaming.chat import ChatCompletionStreamState
+from openai.types.chat import ChatCompletionChunk
 
 from proxy.errors import BadResponse, InvalidResponse
 from proxy.wire.endpoints import Shape
 from proxy.wire.repairs import Call, EmbeddedError
 from proxy.wire.repairs.conversions import AnswerJoiner, answer_to_stream, lines_to_stream
+from proxy.wire.repairs.shallow_json import ITEMS_MAX
+from tests.wire.repairs.answers import MESSAGES, STANDARD, Json, streams, written
 from tests.wire.repairs.streams import DONE, chunk, event, payloads
 
 USAGE = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
@@ -27,6 +32,13 @@ def stream_to_answer(events: bytes, call: Call) -> bytes | EmbeddedError:
     return joiner.add(events) or joiner.close()
 
 
+def joined(events: bytes) -> bytes:
+    """Join a stream that holds no error."""
+    whole = stream_to_answer(events, CHAT)
+    assert isinstance(whole, bytes)
+    return whole
+
+
 @pytest.mark.parametrize(
     ("message", "finish"),
     [
@@ -39,9 +51,7 @@ def test_a_response_as_a_stream_joins_to_the_same_response(message: dict[str, An
     stream = answer_to_stream(json.dumps(answer(message, finish)).encode(), CHAT)
     assert stream is not None
     assert stream.endswith(DONE)
-    joined = stream_to_answer(stream, CHAT)
-    assert isinstance(joined, bytes)
-    assert json.loads(joined) == answer(message, finish)
+    assert json.loads(joined(stream)) == answer(message, finish)
 
 
 def test_usage_is_sent_only_if_it_was_asked_for() -> None:
@@ -60,9 +70,9 @@ def test_a_completion_is_streamed_as_text() -> None:
     body = b'{"choices": [{"index": 0, "text": "Hi", "finish_reason": "stop"}]}'
     call = Call(Shape.COMPLETION, streams=True)
     stream = answer_to_stream(body, call)
-    joined = stream_to_answer(stream or b"", call)
-    assert isinstance(joined, bytes)
-    assert json.loads(joined)["choices"] == [{"index": 0, "text": "Hi", "finish_reason": "stop"}]
+    whole = stream_to_answer(stream or b"", call)
+    assert isinstance(whole, bytes)
+    assert json.loads(whole)["choices"] == [{"index": 0, "text": "Hi", "finish_reason": "stop"}]
 
 
 def test_lines_of_chunks_become_events() -> None:
@@ -81,11 +91,9 @@ def test_text_that_only_python_reads_is_joined() -> None:
     first, second = (json.dumps(chunk({"content": half})) for half in ("a\ud83d", "\ude00b"))
     stream = b"".join(f"data: {each}\n\n".encode() for each in (first, second))
     lasts = [{**chunk({}, "stop"), "created": float("nan")}]
-    joined = stream_to_answer(stream + b"".join(map(event, lasts)), CHAT)
-    assert isinstance(joined, bytes)
-    message = json.loads(joined)["choices"][0]["message"]
-    assert message["content"] == whole["choices"][0]["delta"]["content"]
-    assert json.loads(joined)["choices"][0]["finish_reason"] == "stop"
+    (choice,) = json.loads(joined(stream + b"".join(map(event, lasts))))["choices"]
+    assert choice["message"]["content"] == whole["choices"][0]["delta"]["content"]
+    assert choice["finish_reason"] == "stop"
 
 
 def test_parts_of_tool_calls_are_joined() -> None:
@@ -95,9 +103,7 @@ def test_parts_of_tool_calls_are_joined() -> None:
         {"index": 1, "function": {"arguments": "}"}},
     ]
     stream = b"".join(event(chunk({"tool_calls": [part]})) for part in parts) + event(chunk({}, "tool_calls"))
-    joined = stream_to_answer(stream, CHAT)
-    assert isinstance(joined, bytes)
-    message = json.loads(joined)["choices"][0]["message"]
+    message = json.loads(joined(stream))["choices"][0]["message"]
     assert message["content"] is None
     assert [(call["id"], call["function"]["arguments"]) for call in message["tool_calls"]] == [
         ("a", "{}"),
@@ -120,6 +126,92 @@ def test_a_stream_that_was_cut_or_failed_is_not_converted() -> None:
 def test_long_streams_join_in_linear_time() -> None:
     """Joining a hundred thousand pieces one by one would copy gigabytes."""
     piece = event(chunk({"content": "x" * 50}))
-    joined = stream_to_answer(piece * 100_000 + event(chunk({}, "stop")), CHAT)
-    assert isinstance(joined, bytes)
-    assert len(json.loads(joined)["choices"][0]["message"]["content"]) == 5_000_000
+    whole = joined(piece * 100_000 + event(chunk({}, "stop")))
+    assert len(json.loads(whole)["choices"][0]["message"]["content"]) == 5_000_000
+
+
+# --- any answer, split in any way
+
+
+@given(streams(MESSAGES))
+def test_the_chunks_of_any_answer_join_to_the_answer(drawn: tuple[Json, list[Json]]) -> None:
+    whole, chunks = drawn
+    assert json.loads(joined(written(chunks))) == whole
+
+
+@given(streams(STANDARD))
+def test_chunks_join_as_the_official_sdk_joins_them(drawn: tuple[Json, list[Json]]) -> None:
+    _, chunks = drawn
+    state = ChatCompletionStreamState()
+    for each in chunks:
+        state.handle_chunk(ChatCompletionChunk.construct(**each))
+    theirs: Json = state.current_completion_snapshot.to_dict(mode="json")
+    ours = json.loads(joined(written(chunks)))
+    assert ours["usage"] == theirs["usage"]
+    for our, their in zip(ours["choices"], theirs["choices"], strict=True):
+        for call in their["message"].get("tool_calls") or ():
+            call.pop("index", None)
+            del call["function"]["parsed_arguments"]
+        names = ("role", "content", "refusal", "tool_calls", "function_call")
+        assert {name: our["message"].get(name) for name in names} == {
+            name: their["message"].get(name) for name in names
+        }
+        assert our["finish_reason"] == their["finish_reason"]
+        assert (our["logprobs"] or {}).get("content") == (their.get("logprobs") or {}).get("content")
+
+
+def test_a_function_call_is_joined() -> None:
+    parts = [{"name": "f", "arguments": ""}, {"arguments": '{"city":'}, {"arguments": '"Paris"}'}]
+    stream = b"".join(event(chunk({"function_call": part})) for part in parts) + DONE
+    (choice,) = json.loads(joined(stream))["choices"]
+    assert choice["message"]["function_call"] == {"name": "f", "arguments": '{"city":"Paris"}'}
+    assert choice["message"]["content"] is None
+    assert choice["finish_reason"] == "function_call"
+
+
+def test_tool_calls_without_an_index_are_not_mixed() -> None:
+    parts = [
+        {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x":'}},
+        {"function": {"arguments": "1}"}},
+        {"id": "b", "type": "function", "function": {"name": "g", "arguments": '{"y":2}'}},
+    ]
+    stream = b"".join(event(chunk({"tool_calls": [part]})) for part in parts) + DONE
+    calls = json.loads(joined(stream))["choices"][0]["message"]["tool_calls"]
+    assert [(call["id"], call["function"]) for call in calls] == [
+        ("a", {"name": "f", "arguments": '{"x":1}'}),
+        ("b", {"name": "g", "arguments": '{"y":2}'}),
+    ]
+
+
+def test_a_single_tool_call_without_a_list_is_joined() -> None:
+    call = {"index": 0, "id": "a", "function": {"name": "f", "arguments": "{}"}}
+    message = json.loads(joined(event(chunk({"tool_calls": call})) + DONE))["choices"][0]["message"]
+    assert message["tool_calls"] == [{"id": "a", "function": {"name": "f", "arguments": "{}"}}]
+
+
+@pytest.mark.parametrize("content", ['"a"', '"\\ud83d"'], ids=["strict", "half a character"])
+def test_numbers_and_texts_keep_their_spelling(content: str) -> None:
+    numbers = '"created": 1e3, "x": 1.10, "y": 1e400, "z": 0.1000000000000000055511151231257827'
+    first = f'{{{numbers}, "choices": [{{"index": 0, "delta": {{"content": {content}}}}}]}}'
+    last = '{"choices": [{"index": 0, "delta": {"content": "\\ude00\\u00e9"}, "finish_reason": "stop"}]}'
+    whole = joined(f"data: {first}\n\ndata: {last}\n\n".encode())
+    assert whole.startswith(b"{" + numbers.replace(": ", ":").replace(", ", ",").encode())
+    assert content[1:-1].encode() + rb"\ude00\u00e9" in whole
+
+
+def test_token_ids_are_joined_and_members_of_streams_are_dropped() -> None:
+    parts = [{"index": 0, "delta": {"content": "a"}, "token_ids": [ids]} for ids in (5, 5, 7)]
+    stream = b"".join(event({"choices": [part], "usage": None, "obfuscation": "x"}) for part in parts) + DONE
+    whole = json.loads(joined(stream))
+    assert whole["choices"][0]["token_ids"] == [5, 5, 7]
+    assert not {"usage", "obfuscation"} & whole.keys()
+
+
+def test_only_an_event_is_an_end_marker() -> None:
+    with pytest.raises(BadResponse):
+        joined(event(chunk({"content": "data: [DONE]"})))
+
+
+def test_an_event_of_too_many_choices_is_an_error() -> None:
+    with pytest.raises(InvalidResponse):
+        joined(event({"choices": [{}] * (ITEMS_MAX + 1)}))

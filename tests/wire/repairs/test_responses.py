@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from proxy.errors import InvalidResponse
 from proxy.wire.endpoints import Shape
 from proxy.wire.repairs import REPAIRS, Call, EmbeddedError, Repairs, repair_response, resolve
+from proxy.wire.repairs.responses import write_strictly
 from tests.wire.repairs.streams import JSON
 
 EVERYTHING = resolve(REPAIRS)
@@ -160,3 +161,11 @@ def test_no_object_that_python_reads_is_rejected_as_not_json(
             repair_response(resolve(["true_errors"]), Call(CHAT), body)
         except InvalidResponse as error:
             assert "not JSON" not in str(error)  # noqa: PT017  it may lack its result
+
+
+def test_a_lenient_body_keeps_the_spelling_of_its_numbers() -> None:
+    body = b'{"created": NaN, "x": 1.10, "y": 1e400, "choices": [{"message": {"content": "NaN"}}]}'
+    assert write_strictly(body) == body.replace(b": NaN", b": null")
+    utf16 = body.decode().encode("utf-16-le")
+    assert write_strictly(utf16) == body.replace(b": NaN", b": null")
+    assert write_strictly(b"\x00\xd8" * 2) == b"\x00\xd8" * 2
