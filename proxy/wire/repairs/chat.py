@@ -24,7 +24,7 @@ from proxy.wire.repairs.shallow_json import (
     read_value,
     write,
 )
-from proxy.wire.repairs.tool_calls import PartChange, ToolCall, ToolCalls, read_index
+from proxy.wire.repairs.tool_calls import PartChange, ToolCall, ToolCalls, calls_function, read_index
 
 _FIRST: Final = msgspec.Raw(b"0")
 _CHOICES_MAX: Final = 64
@@ -233,7 +233,7 @@ def _identify(call: Members, response: Members, position: int) -> Members:
     if not is_text(call.get("id")):
         filled["id"] = write(f"call_{response_id if isinstance(response_id, str) else ''}_{position}")
     if not is_text(call.get("type")):
-        filled["type"] = write("function")
+        filled["type"] = write("function" if calls_function(call) else "custom")
     return filled
 
 
@@ -244,6 +244,8 @@ def fill_chunk_tool_calls(chunk: Members, state: StreamState) -> Members | None:
     def fill(part: Members, call: ToolCall, begins: bool) -> Members | None:  # noqa: FBT001
         filled = _identify(part, chunk, call.index) if begins else _without_nulls(part)
         function = open_object(filled.get("function"))
+        if not call.is_function:
+            return filled if filled != part else None
         if function is None:
             filled["function"] = write({"arguments": ""})
         elif not begins and "name" in function and bytes(function["name"]) in {b"null", call.name}:
@@ -276,10 +278,17 @@ def text_response_arguments(response: Members, _: Call) -> Members | None:
 
 
 def _write_arguments(message: Members) -> Members | None:
-    changed = change_items(message, "tool_calls", lambda call: _change_function(call, _whole_arguments))
+    changed = change_items(message, "tool_calls", _write_call_arguments)
     function = open_object(message.get("function_call"))
     new = _whole_arguments(function) if function else None
     return changed if new is None else {**(changed or message), "function_call": write(new)}
+
+
+def _write_call_arguments(call: Members) -> Members | None:
+    if not calls_function(call):
+        return None
+    new = _whole_arguments(open_object(call.get("function")) or {})
+    return None if new is None else {**call, "function": write(new)}
 
 
 def _whole_arguments(function: Members) -> Members | None:
@@ -336,7 +345,7 @@ def _end_calls(choice: Members, state: StreamState) -> Members | None:
     calls = state.tool_calls.get(("arguments", bytes(choice.get("index", _FIRST))))
     if calls is None or not is_text(choice.get("finish_reason")):
         return None
-    bare = [call for call in calls.calls if not call.has_arguments]
+    bare = [call for call in calls.calls if call.is_function and not call.has_arguments]
     if not bare:
         return None
     for call in bare:
@@ -354,11 +363,6 @@ def _end_calls(choice: Members, state: StreamState) -> Members | None:
 
 def _json_text(written: bytes | None) -> str:
     return "" if written is None else bytes(written).decode("utf-8", "replace")
-
-
-def _change_function(call: Members, change: _Change) -> Members | None:
-    new = change(open_object(call.get("function")) or {})
-    return None if new is None else {**call, "function": write(new)}
 
 
 def _change_calls(message: Members, change: Callable[[Members, int], Members | None]) -> Members | None:

@@ -9,6 +9,8 @@ from proxy.wire.repairs.shallow_json import NULL, Members, is_text, open_object,
 CALLS_MAX: Final = 1024
 """How many tool calls of one choice are tracked. After that, tracking starts over."""
 
+_TOOLS: Final = ("function", "custom")
+
 
 @dataclass
 class ToolCall:
@@ -18,6 +20,8 @@ class ToolCall:
     id: bytes = b""
     name: bytes = b""
     has_arguments: bool = False
+    is_function: bool = True
+    """Whether it calls a function, and not a tool of another type."""
 
 
 PartChange = Callable[[Members, ToolCall, bool], Members | None]
@@ -44,7 +48,7 @@ class ToolCalls:
         name begins one, and any other part continues the last call.
         """
         identity = bytes(part["id"]) if is_text(part.get("id")) else b""
-        is_named = is_text((open_object(part.get("function")) or {}).get("name"))
+        is_named = any(is_text((open_object(part.get(tool)) or {}).get("name")) for tool in _TOOLS)
         index = read_index(part)
         known = self._by_id.get(identity)
         if index is None:
@@ -56,6 +60,7 @@ class ToolCalls:
         begins = call is None
         if call is None:
             call = self._begin(index)
+            call.is_function = calls_function(part)
         if identity and not call.id:
             call.id = identity
             self._by_id[identity] = call
@@ -74,6 +79,14 @@ class ToolCalls:
         self._next = max(self._next, call.index + 1)
         self.calls.append(call)
         return call
+
+
+def calls_function(call: Members) -> bool:
+    """Whether a tool call, or its first part, calls a function, and not for example OpenAI's custom tools."""
+    if open_object(call.get("function")) is not None:
+        return True
+    kind = call.get("type")
+    return "custom" not in call and (kind is None or not is_text(kind) or bytes(kind) == b'"function"')
 
 
 def read_index(part: Members) -> int | None:

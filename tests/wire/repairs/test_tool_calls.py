@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from proxy.wire.endpoints import Shape
-from proxy.wire.repairs import Call, StreamRepairer, resolve
+from proxy.wire.repairs import Call, StreamRepairer, repair_response, resolve
 from proxy.wire.repairs.tool_calls import CALLS_MAX, ToolCalls
 from tests.wire.repairs.streams import chunk, event, payloads, repair
 
@@ -87,3 +87,34 @@ def test_the_number_of_tracked_calls_is_bounded() -> None:
     for number in range(3 * CALLS_MAX):
         calls.find({"id": json.dumps(str(number)).encode()})  # type: ignore[dict-item]
     assert len(calls.calls) <= CALLS_MAX
+
+
+# --- tools that are not functions
+
+
+@pytest.mark.parametrize("kind", [{}, {"type": None}, {"type": "custom"}])
+def test_a_custom_tool_call_gets_an_id_and_a_type_but_no_function(kind: Json) -> None:
+    names = ["fill_tool_calls", "index_tool_calls", "text_arguments"]
+    calls = [{**kind, "custom": {"name": "g", "input": ""}}, {"custom": {"input": "x"}}]
+    stream = b"".join(event(chunk({"tool_calls": [call]})) for call in calls)
+    ended = repair(names, stream, event(chunk({}, "tool_calls")))
+    assert parts(ended) == [
+        {"index": 0, "id": "call_c_0", "type": "custom", "custom": {"name": "g", "input": ""}},
+        {"index": 0, "custom": {"input": "x"}},
+    ]
+    body = json.dumps({"id": "c", "choices": [{"message": {"tool_calls": calls[:1]}}]}).encode()
+    whole = repair_response(resolve(names), Call(Shape.CHAT), body)
+    assert isinstance(whole, bytes)
+    assert json.loads(whole)["choices"][0]["message"]["tool_calls"] == parts(ended)[:1]
+
+
+def test_custom_tool_calls_with_the_same_index_are_distinguished_by_id_and_name() -> None:
+    calls = [{"index": 0, "id": each, "type": "custom", "custom": {"name": "g"}} for each in "ab"]
+    stream = b"".join(event(chunk({"tool_calls": [call]})) for call in calls)
+    assert [call["index"] for call in parts(repair(["index_tool_calls"], stream))] == [0, 1]
+
+
+def test_a_function_of_another_type_is_repaired_like_any_other() -> None:
+    stream = part({"a": 1}, "f", index=0, id="a", type="tool_use")
+    (call,) = parts(repair(["text_arguments"], stream))
+    assert call["function"]["arguments"] == '{"a": 1}'
