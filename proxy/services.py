@@ -12,7 +12,7 @@ from proxy.access.counting import Counting
 from proxy.access.load import Load
 from proxy.access.streams import StreamCounts
 from proxy.credentials import MemoryTokenStore
-from proxy.credentials.build import CredentialRegistry, build_credentials
+from proxy.credentials.build import CredentialRegistry, build_credentials, tls_files
 from proxy.credentials.sharing.fleet import Fleet
 from proxy.credentials.sharing.host import TokenFolder
 from proxy.drain import Drain
@@ -22,9 +22,10 @@ from proxy.settings import Settings
 from proxy.telemetry import ExchangeTotals, Metrics, Traffic, UsageTotals, WorkerReading
 from proxy.telemetry.loop_lag import LoopLag
 from proxy.telemetry.readings import HttpServerReading
+from proxy.tls_contexts import TlsContexts
 from proxy.token_ids import open_token_texts
 from proxy.upstream.attempts import Attempts
-from proxy.upstream.client import RunningRequests, UpstreamClient
+from proxy.upstream.client import RunningRequests, UpstreamClient, tls_files_of
 from proxy.upstream.model_list import ModelList
 from proxy.upstream.repair_threads import RepairThreads
 from proxy.upstream.routing import Routing
@@ -94,6 +95,7 @@ class WorkerState:
     repair_threads: RepairThreads = field(default_factory=RepairThreads)
     upstream_requests: RunningRequests = field(default_factory=RunningRequests)
     """The running requests of each upstream, which its `max_connections` limits."""
+    tls: TlsContexts = field(default_factory=TlsContexts)
     exchanges: ExchangeTotals = field(default_factory=ExchangeTotals)
     traffic: Traffic = field(default_factory=Traffic)
     traces: "ExchangeTracer | None" = None
@@ -187,13 +189,20 @@ async def open_services(
         known = None if previous is None else previous.credentials
         credentials = CredentialRegistry()
         stack.push_async_callback(credentials.close)
+        contexts = {
+            files: await state.tls.get(files)
+            for section in settings.credentials.values()
+            for files in tls_files(section)
+        }
         build_credentials(
-            settings.credentials, state.store, state.fleet, known, credentials, state.token_folder
+            settings.credentials, state.store, state.fleet, known, credentials, state.token_folder, contexts
         )
         clients: dict[str, UpstreamClient] = {}
         for name, upstream in settings.upstreams.items():
             credential = None if upstream.credential is None else credentials[upstream.credential]
-            client = UpstreamClient(name, upstream, credential, state.upstream_requests)
+            files = tls_files_of(upstream)
+            tls = None if files is None else await state.tls.get(files)
+            client = UpstreamClient(name, upstream, credential, state.upstream_requests, tls)
             clients[name] = await stack.enter_async_context(client)
         credentials.prefetch()
         token_texts = await open_token_texts(settings)

@@ -1,26 +1,33 @@
 """New settings while the service runs: they apply to new exchanges, and no running one is cut."""
 
 import asyncio
+import contextlib
 import json
 import re
 import ssl
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
+from proxy import tls_contexts
 from proxy.app import create_app, reload
 from proxy.app_parts import app_parts
 from proxy.config_snapshots import NEEDS_RESTART
+from proxy.credentials.sources import http
 from proxy.drain import Drain
 from proxy.errors import SettingsError
 from proxy.settings import Settings, load_settings
+from proxy.tls_contexts import TlsFiles, build_context
+from proxy.upstream import client
 from proxy.wire.endpoints import CHAT_COMPLETIONS
 from tests.conftest import KEY, SETTINGS, STATIC, RunningGateway, RunningProxy, RunProxy, patient
 from tests.loopback import until
 from tests.pace import PATIENCE
 from tests.raw_caller import RawCaller, raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
+from tests.tls_servers import listening, make_certificate
 
 CHAT = "/v1/chat/completions"
 JSON = "Content-Type: application/json"
@@ -153,6 +160,68 @@ async def test_an_unchanged_credential_keeps_its_token(
             assert await status_of(caller, "sk-new-key-91") == 400
         assert proxy.services.credentials["corp"].source is source
         assert gateway.gateway.stats.token_fetches == 1
+
+
+@contextlib.asynccontextmanager
+async def tls_issuer(certificate: Path) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """Serve a token endpoint with this certificate; yield its address, and the requests so far."""
+    asked = list[bytes]()
+
+    async def grant(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n{"token": "t"}')
+        await writer.drain()
+
+    async with listening(grant, certificate=certificate) as port:
+        yield f"https://127.0.0.1:{port}", asked
+
+
+async def test_the_new_content_of_a_ca_file_takes_effect_and_the_token_is_kept(
+    run_proxy: RunProxy, tmp_path: Path
+) -> None:
+    certificate, ca = make_certificate(tmp_path), tmp_path / "ca.pem"
+    ca.write_bytes(make_certificate(tmp_path).read_bytes())
+    async with raw_upstream(ok) as upstream, tls_issuer(certificate) as (address, asked):
+        credential = f'source = "http"\nurl = "{address}/t"\ntoken = "token"\nca_file = "{ca}"\n'
+        async with run_proxy(upstream.url, credential=credential) as proxy, raw_caller(proxy.url) as caller:
+            assert await status_of(caller) == 503
+            for content in (certificate.read_bytes(), 2 * certificate.read_bytes()):
+                ca.write_bytes(content)
+                before = proxy.services.credentials["corp"].source
+                await put_in_force(proxy, settings(tmp_path, upstream.url, credential=credential))
+                assert proxy.services.credentials["corp"].source is not before
+                assert await status_of(caller) == 200
+            before = proxy.services.credentials["corp"].source
+            await put_in_force(proxy, settings(tmp_path, upstream.url, credential=credential))
+            assert proxy.services.credentials["corp"].source is before
+        assert len(asked) == 1
+
+
+async def test_a_reload_builds_only_the_tls_contexts_that_are_new(
+    run_proxy: RunProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = list[TlsFiles]()
+
+    def build(files: TlsFiles) -> ssl.SSLContext:
+        built.append(files)
+        return build_context(files)
+
+    for module in (tls_contexts, http, client):  # each place that builds a context
+        monkeypatch.setattr(module, "build_context", build)
+    ca = make_certificate(tmp_path)
+    secure = 'source = "http"\nurl = "https://127.0.0.1:9/t"\ntoken = "t"\n'
+    more = "".join(
+        f'[upstreams.{name}]\nbase_url = "https://127.0.0.1:9/v1"\ncredential = "{name}"\n'
+        f'[credentials.{name}]\n{secure}headers = {{ x-app = "{name}" }}\n'
+        for name in ("one", "two")
+    )
+    trusting = f'[upstreams.three]\nbase_url = "https://127.0.0.1:9/v1"\nca_file = "{ca}"\n'
+    async with raw_upstream(ok) as upstream, run_proxy(upstream.url, more=more) as proxy:
+        assert built == [TlsFiles()]
+        await put_in_force(proxy, settings(tmp_path, upstream.url, more=more))
+        assert built == [TlsFiles()]
+        await put_in_force(proxy, settings(tmp_path, upstream.url, more=more + trusting))
+        assert built == [TlsFiles(), TlsFiles(ca)]
 
 
 async def test_a_changed_credential_fetches_a_new_token(

@@ -1,6 +1,7 @@
 """Build the credentials of a configuration, and keep those that did not change across a reload."""
 
 import hashlib
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from proxy.credentials.sharing.record import identity_of
 from proxy.credentials.sources import OtherCredentials, TokenSource
 from proxy.credentials.sources.cloud import AzureTokenSource, BedrockTokenSource, GoogleTokenSource
 from proxy.credentials.sources.exec import ExecTokenSource
-from proxy.credentials.sources.http import HttpTokenSource
+from proxy.credentials.sources.http import HttpTokenSource, tls_needs
 from proxy.credentials.sources.local import FileTokenSource, static_source
 from proxy.credentials.sources.oauth2 import oauth2_recipe
 from proxy.credentials.upstream_credential import RejectionRules, TokenUse, UpstreamCredential
@@ -32,6 +33,7 @@ from proxy.settings import (
     StaticCredential,
 )
 from proxy.telemetry import TokenReading, TokenStats
+from proxy.tls_contexts import TlsFiles
 
 
 class LiveTokens:
@@ -124,6 +126,7 @@ def build_credentials(
     before: CredentialRegistry | None = None,
     registry: CredentialRegistry | None = None,
     token_folder: TokenFolder | None = None,
+    contexts: Mapping[TlsFiles, ssl.SSLContext] | None = None,
 ) -> CredentialRegistry:
     """Build every credential of the configuration that has changed.
 
@@ -135,6 +138,7 @@ def build_credentials(
         before: The credentials of the previous configuration.
         registry: The registry to fill. The caller closes it, even if this function fails half-way.
         token_folder: Where the workers of the service share tokens, if there are several.
+        contexts: The TLS contexts of `tls_files`. A credential whose context is another one has changed.
 
     Raises:
         Exception: The files or the SDK of a credential cannot be used.
@@ -143,7 +147,7 @@ def build_credentials(
     for name, section in sections.items():
         identity = identity_of(name, sections)
         digest = hashlib.sha256(identity).hexdigest()  # the identity contains secrets
-        recipe = (digest, section)
+        recipe = (digest, section, [(contexts or {}).get(files) for files in tls_files(section)])
         if before is not None and registry.share(name, recipe, before):
             continue
         policy, stats, tokens = _policy(section), TokenStats(), LiveTokens(registry)
@@ -160,7 +164,7 @@ def build_credentials(
             # If a new token revokes the previous one, processes must not fetch independently.
             required = section.sharing == "redis_required" or policy.exclusive
             sharing = fleet.sharing(identity, policy, stats, required=required)
-        source = CachedTokenSource(name, build_source(section, tokens), sharing, policy, stats)
+        source = CachedTokenSource(name, build_source(section, tokens, contexts), sharing, policy, stats)
         credential = UpstreamCredential(source, section.inject, RejectionRules(section.invalidate_on))
         registry.add(name, credential, recipe, tokens)
     return registry
@@ -177,12 +181,24 @@ def _policy(section: CredentialSettings) -> RefreshPolicy:
     )
 
 
-def build_source(section: CredentialSettings, others: OtherCredentials | None = None) -> TokenSource:
+def tls_files(section: CredentialSettings) -> list[TlsFiles]:
+    """Return the files of the TLS contexts that the source of a section needs."""
+    if isinstance(section, OAuth2Credential):
+        return tls_needs(section, section.token_url)
+    return tls_needs(section, section.url) if isinstance(section, HttpCredential) else []
+
+
+def build_source(
+    section: CredentialSettings,
+    others: OtherCredentials | None = None,
+    contexts: Mapping[TlsFiles, ssl.SSLContext] | None = None,
+) -> TokenSource:
     """Build the token source of a section.
 
     Args:
         section: A section of any source.
         others: The tokens that its request may contain.
+        contexts: TLS contexts; those of `tls_files` that are missing are built.
     """
     match section:
         case StaticCredential():
@@ -192,7 +208,7 @@ def build_source(section: CredentialSettings, others: OtherCredentials | None = 
         case ExecCredential():
             return ExecTokenSource(section)
         case OAuth2Credential():
-            return HttpTokenSource(oauth2_recipe(section), others)
+            return HttpTokenSource(oauth2_recipe(section), others, contexts)
         case JwtCredential():  # Signing takes 9 MB, so import it only where something is signed.
             from proxy.credentials.sources.jwt import JwtTokenSource
 
@@ -204,4 +220,4 @@ def build_source(section: CredentialSettings, others: OtherCredentials | None = 
         case BedrockCredential():
             return BedrockTokenSource(section)
         case HttpCredential():
-            return HttpTokenSource(section, others)
+            return HttpTokenSource(section, others, contexts)

@@ -27,6 +27,7 @@ from proxy.errors import (
 from proxy.lean_imports import lazy_packages
 from proxy.settings import Upstream
 from proxy.telemetry import ExchangeRecord
+from proxy.tls_contexts import TlsFiles, build_context
 from proxy.transport_failure import explain, origin_of
 from proxy.upstream.redacted import SentSecrets
 from proxy.upstream.requests import SendClock, UpstreamRequest
@@ -91,6 +92,7 @@ class UpstreamClient(AsyncOpenAI):
         settings: Its section.
         credential: The credential whose token is sent; None if the upstream needs none.
         running: Counts its requests together with those of other configurations; by default it has no others.
+        tls: The TLS context of `tls_files_of`, if it needs one; by default it is built here.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class UpstreamClient(AsyncOpenAI):
         settings: Upstream,
         credential: UpstreamCredential | None,
         running: RunningRequests | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.name = name
         self._credential = credential
@@ -112,7 +115,9 @@ class UpstreamClient(AsyncOpenAI):
         self._secrets = SentSecrets(settings.headers)
         self._connect_seconds = settings.timeouts.connect or None
         self._explain = functools.partial(explain, url=settings.base_url, proxy=settings.proxy)
-        self._transport = UpstreamTransport(tls=_tls_context(settings), proxy=settings.proxy)
+        files = tls_files_of(settings)
+        context = False if files is None else tls or build_context(files)
+        self._transport = UpstreamTransport(tls=context, proxy=settings.proxy)
         super().__init__(
             api_key="unused: the live token is written into each request",
             base_url=settings.base_url,
@@ -309,9 +314,7 @@ def _is_redirect(response: UpstreamResponse) -> bool:
     return response.status in _REDIRECTS and find_header(response.headers, b"location") is not None
 
 
-def _tls_context(settings: Upstream) -> ssl.SSLContext | bool:
-    if not settings.base_url.startswith("https:"):
-        return False  # building a context costs tens of milliseconds, and nothing would use it
-    if settings.ca_file is not None:
-        return ssl.create_default_context(cafile=str(settings.ca_file))
-    return ssl.create_default_context()
+def tls_files_of(settings: Upstream) -> TlsFiles | None:
+    """Return the files of the TLS context that an upstream or its proxy needs; None if neither needs one."""
+    is_secure = any(urlsplit(url).scheme == "https" for url in (settings.base_url, settings.proxy or ""))
+    return TlsFiles(settings.ca_file) if is_secure else None

@@ -2,22 +2,33 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, cast, get_args
 
 import pytest
 from pydantic import TypeAdapter
 
 from proxy.credentials import MemoryTokenStore
-from proxy.credentials.build import build_credentials, build_source
+from proxy.credentials.build import CredentialRegistry, build_credentials, build_source, tls_files
 from proxy.credentials.sources.http import HttpTokenSource
 from proxy.credentials.sources.local import StaticTokenSource
 from proxy.credentials.sources.oauth2 import oauth2_recipe
 from proxy.secret import Secret
-from proxy.settings import CredentialSettings, HttpCredential, Inject, OAuth2Credential
+from proxy.settings import (
+    AzureCredential,
+    CredentialSettings,
+    ExecCredential,
+    GoogleCredential,
+    HttpCredential,
+    Inject,
+    OAuth2Credential,
+)
+from proxy.settings.credentials.section import CredentialSection
 from proxy.settings.interpolation import Interpolated
+from proxy.tls_contexts import TlsContexts
 from tests.credentials.sources.token_endpoint import TokenEndpoint, recipe_of
 from tests.loopback import serve_on_loopback
 from tests.signing_keys import certificate_pem
+from tests.tls_servers import make_certificate
 
 STATIC = {"source": "static", "value": "s3cret-static-token"}
 OAUTH2 = {
@@ -189,3 +200,53 @@ async def test_files_that_are_equal_at_first_are_not_confused_later(tmp_path: Pa
     two.write_text("another-token")
     assert (await registry["two"].source.get()).secret == Secret("another-token")
     await registry.close()
+
+
+READ_AT_EACH_FETCH: Final = {
+    (AzureCredential, "ca_file"),
+    (AzureCredential, "token_file"),
+    (GoogleCredential, "ca_file"),
+    (ExecCredential, "cwd"),
+}
+FILES: Final = [
+    (kind, name)
+    for kind in get_args(get_args(CredentialSettings)[0])
+    for name, field in kind.model_fields.items()
+    if "pathlib.Path" in str(field.annotation) and (kind, name) not in READ_AT_EACH_FETCH
+]
+
+
+def test_the_walk_finds_the_files_of_all_credentials() -> None:
+    names = {"ca_file", "certificate_file", "client_cert", "client_key", "file", "path"}
+    assert {name for _, name in FILES} == names
+
+
+@pytest.mark.parametrize(("kind", "name"), FILES)
+async def test_the_new_content_of_each_file_takes_effect_at_a_reload(
+    kind: type[CredentialSection], name: str, tmp_path: Path
+) -> None:
+    names = {name, "client_cert"} if name == "client_key" else {name}
+    files = {each: tmp_path / each for each in names}
+    required = {key: "https://a.test" for key, field in kind.model_fields.items() if field.is_required()}
+    values: dict[str, Any] = {**required, **files}
+    with_files = cast(CredentialSettings, kind.model_construct(None, **values))
+    contexts, store = TlsContexts(), MemoryTokenStore()
+
+    def write() -> None:
+        pair = make_certificate(tmp_path).read_bytes()
+        for path in files.values():
+            path.write_bytes(pair)
+
+    async def load(before: CredentialRegistry | None) -> CredentialRegistry:
+        known = {needed: await contexts.get(needed) for needed in tls_files(with_files)}
+        return build_credentials({"corp": with_files}, store, None, before, contexts=known)
+
+    write()
+    first = await load(None)
+    same = await load(first)
+    write()
+    changed = await load(same)
+    assert first["corp"].source is same["corp"].source
+    assert same["corp"].source is not changed["corp"].source
+    for registry in (first, same, changed):
+        await registry.close()

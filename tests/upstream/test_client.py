@@ -21,8 +21,9 @@ from proxy.errors import (
     UpstreamForbidden,
     UpstreamTimeout,
 )
-from proxy.settings import Inject
-from proxy.upstream.client import UpstreamClient
+from proxy.settings import Inject, Upstream
+from proxy.tls_contexts import TlsFiles
+from proxy.upstream.client import UpstreamClient, tls_files_of
 from proxy.upstream.requests import UpstreamRequest
 from proxy.wire.endpoints import CHAT_COMPLETIONS
 from tests.credentials.fakes import DOWN, FakeIssuer
@@ -627,3 +628,20 @@ async def test_the_sdks_own_methods_use_the_same_transport() -> None:
     async with raw_upstream(models) as upstream, build_client(upstream.url) as client:
         assert [model.id for model in (await client.models.list()).data] == ["m"]
     assert upstream.requests[0].target == b"/v1/models"
+
+
+@pytest.mark.parametrize(
+    ("base_url", "proxy", "is_needed"),
+    [
+        ("http://llm.test/v1", None, False),
+        ("https://llm.test/v1", None, True),
+        ("HTTPS://llm.test/v1", None, True),
+        ("http://llm.test/v1", "http://proxy.test", False),
+        ("http://llm.test/v1", "https://proxy.test", True),
+    ],
+)
+def test_a_tls_context_is_needed_for_a_secure_upstream_or_proxy(
+    base_url: str, proxy: str | None, *, is_needed: bool
+) -> None:
+    settings = Upstream(base_url=base_url, proxy=proxy, ca_file=None)
+    assert tls_files_of(settings) == (TlsFiles() if is_needed else None)

@@ -8,8 +8,10 @@ import asyncio
 import http.cookiejar
 import ssl
 import time
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final, cast
+from urllib.parse import urlsplit
 
 import httpx2
 
@@ -28,7 +30,9 @@ from proxy.errors import CredentialError
 from proxy.secret import Secret
 from proxy.settings import HttpCredential
 from proxy.settings.credentials.http import candidates_of
+from proxy.settings.credentials.section import RequestSection
 from proxy.telemetry import get_logger
+from proxy.tls_contexts import TlsFiles, build_context
 from proxy.transport_failure import explain, origin_of
 from proxy.wire.http_date import read_http_date
 
@@ -50,22 +54,33 @@ class HttpTokenSource(TokenSource):
     Args:
         section: The request, and how to read the reply. For values in the request, see `request_values`.
         others: The tokens of other credentials that the request contains.
+        contexts: TLS contexts; those of `tls_needs` that are missing are built here.
     """
 
-    def __init__(self, section: HttpCredential, others: OtherCredentials | None = None) -> None:
+    def __init__(
+        self,
+        section: HttpCredential,
+        others: OtherCredentials | None = None,
+        contexts: Mapping[TlsFiles, ssl.SSLContext] | None = None,
+    ) -> None:
+        known = contexts or {}
+        of_host, of_proxy = (
+            None if files is None else known.get(files) or build_context(files)
+            for files in (_tls_of_host(section, section.url), _tls_of_proxy(section))
+        )
         self._section = section
         self._others = others
         self._needed = {
             *credentials_in((section.query, section.headers, section.json_body, section.form, section.basic))
         }
         self._client = httpx2.AsyncClient(
-            verify=_tls_context(section),
+            verify=of_host or False,
             timeout=httpx2.Timeout(
                 section.timeout, connect=min(section.connect_timeout, CONNECT_FRACTION * section.timeout)
             ),
             follow_redirects=False,
             trust_env=False,
-            proxy=section.proxy,
+            proxy=None if section.proxy is None else httpx2.Proxy(section.proxy, ssl_context=of_proxy),
             # The next fetch is minutes away: until then a kept connection only holds a descriptor, or dies.
             limits=httpx2.Limits(max_keepalive_connections=0),
             # Cookies of one fetch must not affect the next: their session may have ended.
@@ -226,12 +241,18 @@ def _retry_after(value: str | None) -> float | None:
     return None if date is None else max(date - time.time(), 0.0)
 
 
-def _tls_context(section: HttpCredential) -> ssl.SSLContext | bool:
-    if httpx2.URL(section.url).scheme == "http":
-        return False  # a context takes tens of milliseconds to build
-    if section.ca_file is None and section.client_cert is None:
-        return True
-    context = ssl.create_default_context(cafile=None if section.ca_file is None else str(section.ca_file))
-    if section.client_cert is not None:
-        context.load_cert_chain(section.client_cert, section.client_key)
-    return context
+def tls_needs(section: RequestSection, url: str) -> list[TlsFiles]:
+    """Return the files of the TLS contexts that requests to a URL need: for its host, and for the proxy."""
+    return [files for files in (_tls_of_host(section, url), _tls_of_proxy(section)) if files is not None]
+
+
+def _tls_of_host(section: RequestSection, url: str) -> TlsFiles | None:
+    return TlsFiles(section.ca_file, section.client_cert, section.client_key) if _is_secure(url) else None
+
+
+def _tls_of_proxy(section: RequestSection) -> TlsFiles | None:
+    return TlsFiles() if section.proxy is not None and _is_secure(section.proxy) else None
+
+
+def _is_secure(url: str) -> bool:
+    return urlsplit(url).scheme == "https"

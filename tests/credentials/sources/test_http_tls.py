@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from proxy.credentials.sources.http import tls_needs
 from proxy.secret import Secret
+from proxy.tls_contexts import TlsFiles
 from tests.credentials.sources.token_endpoint import failure_of, fetch, recipe_of
 from tests.tls_servers import make_certificate
 
@@ -102,3 +104,14 @@ async def test_a_certificate_is_trusted_only_for_its_own_name(tls_endpoint: TlsE
     error = await failure_of(recipe_of(url=url, ca_file=tls_endpoint.certificate))
     assert "its certificate is for another host name" in error.reason
     assert tls_endpoint.asked == 0
+
+
+def test_the_host_and_the_proxy_of_an_endpoint_need_tls_contexts() -> None:
+    own = Path("own.pem")
+
+    def needed(url: str, proxy: str | None) -> list[TlsFiles]:
+        return tls_needs(recipe_of(url=url).model_copy(update={"client_cert": own, "proxy": proxy}), url)
+
+    assert needed("http://a.test", None) == needed("http://a.test", "http://b.test") == []
+    assert needed("HTTPS://a.test", "http://b.test") == [TlsFiles(client_cert=own)]
+    assert needed("https://a.test", "https://b.test") == [TlsFiles(client_cert=own), TlsFiles()]
