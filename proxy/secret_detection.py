@@ -16,6 +16,11 @@ _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _JWT: Final = re.compile(r"eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _PRODUCT: Final = re.compile(r"[A-Za-z-]+/[0-9]{1,4}(?:\.[0-9]{1,4}){1,3}")
+_RUN: Final = re.compile(r"[A-Za-z0-9]+")
+_SECRET_WORD: Final = re.compile(
+    r"(?:auth[nz]?|authori[sz]ation|authentication|keys?|tokens?|secrets?|cookies?|pass(?:word|wd|phrase)"
+    r"|credentials?)$"
+)
 _DENSE: Final = re.compile(r"[A-Za-z0-9+/=_.~-]+")
 RANDOM_LENGTH_MIN: Final = 16
 _BITS_MIN: Final = 3.0
@@ -125,6 +130,24 @@ def is_harmless_reply(name: str, value: object) -> bool:
             or (value.lower() in _PLAIN_VALUES)
         )
     return is_harmless(name, value)
+
+
+def is_secret_header(name: str, value: str) -> bool:
+    """Whether a header that is set on every request probably holds a secret.
+
+    Its name says so, unless the last word names something public, as in `X-Token-Version`; or a part of its
+    value looks random, whatever the name.
+    """
+    last = (words_of(name) or [""])[-1]
+    if random_parts(value):
+        return last not in _ID_NAMES
+    named = any(_SECRET_WORD.search(word) for word in words_of(name))
+    return named and last not in _PLAIN_NAMES | _ID_NAMES and value.lower() not in _PLAIN_VALUES
+
+
+def random_parts(value: str) -> list[str]:
+    """Return the runs of letters and digits in a value that look random."""
+    return [part for part in _RUN.findall(value) if not part.isalpha() and is_random(part)]
 
 
 def is_explanation(name: str) -> bool:

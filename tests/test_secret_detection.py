@@ -7,7 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.secret import MASK
-from proxy.secret_detection import is_harmless, is_harmless_reply, is_random, mask_explanation
+from proxy.secret_detection import (
+    is_harmless,
+    is_harmless_reply,
+    is_random,
+    is_secret_header,
+    mask_explanation,
+)
 
 RANDOM = "bX9k2Lq0Zt7Rw4Vn8Yc3"
 UUID = "7f3f0f6e-0b3a-4a57-9d1b-1c2d3e4f5a6b"
@@ -113,3 +119,42 @@ def test_every_value_is_judged(name: str, value: object) -> None:
 )
 def test_random_texts_are_recognised(text: str, *, random: bool) -> None:
     assert is_random(text) is random
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("X-Api-Key", "key-0123456789"),
+        ("x-apikey", "plain-words-only"),
+        ("Cookie", "sid=1; theme=dark"),
+        ("Authorization", "Basic dXNlcjpwYXNz"),
+        ("X-Gateway-Password", "correct horse"),
+        ("X-Auth-Token-2", "a secret of words"),
+        ("X-Auth-Mode", "sk-4f9a8b7c6d5e4f3a2b1c"),
+        ("X-Custom", "Bearer 4f9a8b7c6d5e4f3a2b1c"),
+        ("X-Custom", "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.c2lnbmF0dXJl"),
+    ],
+)
+def test_a_fixed_header_with_a_secret_is_recognised_by_its_name_or_its_value(name: str, value: str) -> None:
+    assert is_secret_header(name, value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("x-auth-mode", "standard"),
+        ("x-token-version", "2024-06-01-preview"),
+        ("X-Auth-Type", "managed-identity"),
+        ("X-Api-Key-Id", "4f9a8b7c6d5e4f3a2b1c"),
+        ("X-Use-Token", "true"),
+        ("X-Author", "platform team"),
+        ("anthropic-beta", "prompt-caching-2024-07-31"),
+        ("HTTP-Referer", "https://git.corp.example/org/repo2024x"),
+        ("User-Agent", "gateway/1.2.3 (team 42)"),
+        ("X-Team", "InternalGatewayServiceProduction"),
+        ("X-Trace", "9f3b2c1d-1111-2222-3333-444455556666"),
+        ("!", ""),
+    ],
+)
+def test_other_fixed_headers_are_no_secrets(name: str, value: str) -> None:
+    assert not is_secret_header(name, value)

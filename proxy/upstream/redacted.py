@@ -5,19 +5,18 @@ bodies of errors (status 400 and above), in error events of streams, and in the 
 Any other body passes byte for byte.
 """
 
-import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from proxy.credentials import Token
 from proxy.errors import BadResponse, InvalidResponse
+from proxy.secret_detection import is_secret_header, random_parts
 from proxy.wire.headers import Headers, content_coding
 from proxy.wire.redaction import Expansion, Redactor
 
 TOKENS_REMEMBERED: Final = 3
 """A replaced token is valid for a while, so an upstream may quote one of the last tokens."""
-_SECRET_NAME: Final = re.compile(r"auth|key|token|secret|cookie|password|credential", re.IGNORECASE)
 
 
 class SentSecrets:
@@ -28,8 +27,10 @@ class SentSecrets:
     """
 
     def __init__(self, headers: Mapping[str, str]) -> None:
-        values = [value for name, value in headers.items() if _SECRET_NAME.search(name)]
-        self._fixed = [word for value in values for word in {value, value.rpartition(" ")[2]}]
+        values = [value for name, value in headers.items() if is_secret_header(name, value)]
+        self._fixed = [
+            word for value in values for word in {value, value.rpartition(" ")[2], *random_parts(value)}
+        ]
         self._tokens: deque[Token] = deque(maxlen=TOKENS_REMEMBERED)
         self._redactor = Redactor(self._fixed)
 

@@ -374,3 +374,24 @@ async def test_an_error_on_a_websocket_does_not_reveal_it(
         assert (await caller.receive()).data == kind('{"type": "session.created"}')
         assert (await caller.receive()).data == kind(error % ("*" * len(TOKEN)))
         assert (await caller.receive()).data == kind(error % ("*" * len(FORMS["in JSON"])))
+
+
+async def test_the_text_of_a_stream_is_not_masked_next_to_an_error_that_is(run_proxy: RunProxy) -> None:
+    """A model may write the words of fixed headers, and SECURITY.md says what a success may quote."""
+    content = f"The standard of 2024-06-01: no error, {TOKEN}"
+    text = f'data: {{"choices": [{{"delta": {{"content": "{content}"}}}}]}}\n\n'
+    error = f'data: {{"error": {{"message": "bad {TOKEN} by standard of 2024-06-01"}}}}\n\n'
+
+    async def script(talk: Conversation) -> None:
+        await talk.answer((text + error).encode(), EVENTS, "X-Standard: standard")
+
+    options = 'headers = { x-auth-mode = "standard", x-token-version = "2024-06-01" }'
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url, credential=CREDENTIAL, options=options) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("POST", CHAT, JSON, body=b'{"stream": true}')
+        answer = await caller.answer()
+        assert answer.header("x-standard") == ["standard"]
+        assert await caller.body(answer) == (text + error.replace(TOKEN, "*" * len(TOKEN))).encode()
