@@ -83,13 +83,13 @@ class StreamCounts:
         if len(streams) >= limit:
             raise self._rejection(name)
         streams.add(stream)  # Before anything is awaited, so that no other stream takes the place.
+        is_within = False
         try:
             is_within = await self._add(name, [stream], limit)
-        except BaseException:
-            await self.end(name, stream)
-            raise
+        finally:
+            if not is_within:
+                await self.end(name, stream)
         if not is_within:
-            await self.end(name, stream)
             raise self._rejection(name)
 
     async def end(self, name: str, stream: str) -> None:

@@ -23,7 +23,7 @@ TOKEN_HEADERS: Final = frozenset({"authorization", "api-key", "x-api-key"})
 STALE_SECONDS_MAX: Final = 60.0
 """How long nginx may use a token while it cannot ask the proxy, if the token is valid for so long."""
 RENEWAL_SECONDS: Final = 1
-"""How long other requests may use an answer while nginx asks for the next one, at the end of its cache time.
+"""How long other requests may use a response while nginx asks for the next one, at the end of its cache time.
 Without it, all of them would ask."""
 
 
@@ -89,12 +89,12 @@ async def grant(
 
 
 def cache_control(seconds: int, stale_seconds: int = 0) -> str:
-    """Return the Cache-Control header (RFC 5861) of an answer to nginx.
+    """Return the Cache-Control header (RFC 5861) of a response to nginx.
 
     Args:
-        seconds: How long nginx may use the answer. For the last `RENEWAL_SECONDS` of them, only while it asks
-            for the next one.
-        stale_seconds: How much longer it may use the answer while it cannot ask.
+        seconds: How long nginx may use the response; in the last `RENEWAL_SECONDS` of them, only while it
+            asks for the next one.
+        stale_seconds: How much longer it may use the response while it cannot ask.
     """
     if not seconds:
         return "no-store"
