@@ -23,6 +23,7 @@ from proxy.server.limits import (
     LINGER_SECONDS,
     PIPELINE_MAX,
     PROBE_SECONDS,
+    UNPROBED_SECONDS,
     ConnectionLimits,
     RequestRejected,
 )
@@ -472,13 +473,26 @@ class Connection(asyncio.Protocol):
         A caller that has closed the connection answers them with a reset, and its request can be cancelled.
         Before the response the probe is a 100 Continue; within a chunked response it is a leading zero of the
         next chunk size, of which RFC 9112 7.1 allows any number.
+
+        HTTP/1.0 and a body with a length have no such bytes. There the next bytes of the response are the
+        probe, and a caller to whom none can be sent for `UNPROBED_SECONDS` counts as gone.
         """
         cycle = self._cycle
         if cycle is None or self._lost:
             return
-        self._probed = True
         if cycle.is_chunked and not cycle.complete:
             self.write(b"0")
         elif not cycle.started and not cycle.is_http_1_0:
             self.write(CONTINUE)
+        elif cycle.body_complete:
+            self.loop.call_later(UNPROBED_SECONDS, self._end_unprobed, self._taken())
+        else:
+            return  # The rest of the request waits to be read.
+        self._probed = True
         self.loop.call_later(PROBE_SECONDS, self._detect_disconnect)
+
+    def _end_unprobed(self, taken: int) -> None:
+        """Abort a half-closed connection whose caller had taken all bytes by then and was sent none since."""
+        if not self._lost and not self._closing and self._written == taken:
+            tcp.prepare_reset(self._socket)  # A caller that still reads must not take this for the end.
+            self.abort(GONE)

@@ -13,11 +13,17 @@ from proxy.wire.endpoints import BARE_SEGMENTS, COHERE_RERANK
 from tests.conftest import KEY, RunningGateway, RunProxy
 from tests.documents import DOCUMENTS, fences, in_both_languages
 from tests.loopback import until
-from tests.nginx import LOCATIONS, SHIPPED_ADDRESS, caller_through, nginx_before
+from tests.nginx import LOCATIONS, SHIPPED_ADDRESS, caller_through, nginx_before, nginx_serving
 from tests.raw_upstream import Conversation, raw_upstream, stream_from
 from tests.socket_upstream import socket_upstream
 
 MOUNTS = ["/v1", "/agent/api/llm_proxy/v1"]
+PLAIN_SERVER = """
+server {{
+    listen unix:{home}/nginx.sock;
+    location / {{ proxy_pass {proxy}; proxy_buffering off; {version} }}
+}}
+"""
 MORE_KEYS = '[[access.keys]]\nname = "original"\nkey = "fake key"'
 
 
@@ -159,6 +165,35 @@ async def test_a_caller_who_leaves_nginx_closes_the_upstream(run_proxy: RunProxy
     ):
         await caller.send("POST", "/v1/chat/completions", body=b"{}")
         await caller.answer()
+        caller.leave()
+        await until(lambda: upstream.connections == 0)
+        await until(lambda: bool(proxy.exchanges))
+    assert proxy.exchanges[-1]["outcome"] == "client_gone"
+
+
+@pytest.mark.parametrize("version", ["", "proxy_http_version 1.1;"], ids=["default", "1.1"])
+@pytest.mark.parametrize("begun", [False, True], ids=["before the response", "within a silent stream"])
+async def test_a_caller_who_leaves_an_nginx_of_any_version_closes_the_upstream(
+    run_proxy: RunProxy, tmp_path: Path, version: str, *, begun: bool
+) -> None:
+    """By default, nginx speaks HTTP/1.0 to the proxy."""
+
+    async def script(talk: Conversation) -> None:
+        if begun:
+            await talk.start_stream()
+            await talk.chunk(b"data: 1\n\n")
+        await talk.caller_left()
+
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url) as proxy,
+        nginx_serving(tmp_path, PLAIN_SERVER.format(home=tmp_path, proxy=proxy.url, version=version)),
+        caller_through(tmp_path / "nginx.sock") as caller,
+    ):
+        await caller.send("POST", "/v1/chat/completions", body=b'{"stream": true}')
+        if begun:
+            await caller.answer()
+        await until(lambda: upstream.connections == 1)
         caller.leave()
         await until(lambda: upstream.connections == 0)
         await until(lambda: bool(proxy.exchanges))

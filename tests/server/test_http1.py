@@ -106,6 +106,81 @@ async def test_a_half_closed_caller_still_gets_its_whole_response(
     assert body in {b"abcdef", b"3\r\nabc\r\n03\r\ndef\r\n0\r\n\r\n", b"3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n"}
 
 
+GET_1_0 = b"GET /a HTTP/1.0\r\n\r\n"
+UNPROBED = {  # neither HTTP/1.0 nor a body with a length has bytes that a live caller ignores
+    "HTTP/1.0 before the response": (GET_1_0, []),
+    "HTTP/1.0 within a body without a length": (GET_1_0, [start(), part(b"abc")]),
+    "a body with a length": (GET, [start(200, (b"content-length", b"6")), part(b"abc")]),
+}
+
+
+@pytest.mark.parametrize(("request_head", "response"), UNPROBED.values(), ids=[*UNPROBED])
+@pytest.mark.parametrize("leave", ["close", "reset", "half-close"])
+async def test_a_caller_that_cannot_be_probed_and_gets_no_bytes_counts_as_gone(
+    monkeypatch: pytest.MonkeyPatch, request_head: bytes, response: list[Message], leave: str
+) -> None:
+    monkeypatch.setattr(http1, "UNPROBED_SECONDS", 0.05)
+    app = Holding(*response)
+    async with served(app) as server:
+        caller = await server.connect()
+        caller.writer.write(request_head)
+        if response:
+            await caller.head()
+            await caller.exactly(len(b"abc"))
+        await until(lambda: app.running == 1)
+        if leave == "half-close":
+            caller.writer.write_eof()
+            with pytest.raises(ConnectionResetError):  # A close would look like the end of the body.
+                await caller.exactly(1)
+        elif leave == "close":
+            caller.writer.close()
+        else:
+            caller.writer.transport.abort()
+        await until(lambda: app.reasons == ["client_gone"])
+        caller.writer.close()
+
+
+@pytest.mark.parametrize(("request_head", "response"), UNPROBED.values(), ids=[*UNPROBED])
+async def test_a_half_closed_caller_that_gets_bytes_in_time_gets_all_of_them(
+    monkeypatch: pytest.MonkeyPatch, request_head: bytes, response: list[Message]
+) -> None:
+    half_closed, judged = asyncio.Event(), asyncio.Event()
+    end_unprobed = Connection._end_unprobed
+
+    def watched(connection: Connection, taken: int) -> None:
+        end_unprobed(connection, taken)
+        judged.set()
+
+    def begun(connection: Connection) -> None:
+        probe(connection)
+        half_closed.set()
+
+    probe = Connection._probe
+    monkeypatch.setattr(Connection, "_probe", begun)
+    monkeypatch.setattr(Connection, "_end_unprobed", watched)
+    monkeypatch.setattr(http1, "UNPROBED_SECONDS", paced(0.5))
+
+    async def slow(scope: Message, receive: Any, send: Any) -> None:
+        await receive()
+        for message in response:
+            await send(message)
+        await half_closed.wait()
+        for message in [] if response else [start(), part(b"abc")]:
+            await send(message)
+        await send(part(b"de"))
+        await judged.wait()
+        await send(part(b"f", more=False))
+
+    async with served(slow) as server:
+        caller = await server.connect()
+        caller.writer.write(request_head)
+        if response:
+            await caller.head()
+        caller.writer.write_eof()
+        assert (await caller.rest()).endswith(b"abcdef")
+        caller.writer.close()
+
+
 @pytest.mark.parametrize("end", [GET, b"GET /a\r\n\r\n"])
 async def test_a_half_closed_caller_gets_a_response_to_each_pipelined_request(
     monkeypatch: pytest.MonkeyPatch, end: bytes
