@@ -20,8 +20,10 @@ HEARTBEAT: Final = b": heartbeat\n\n"
 EVENT_END: Final = re.compile(rb"(?:\r\n?+|\n)(?:\r\n?+|\n)")
 _TO_LAST_END: Final = re.compile(rb"(?s:.*)" + EVENT_END.pattern)
 END_MARKER: Final = b"[DONE]"
-_BEFORE_END_MARKER: Final = re.compile(rb"(?:^|[\r\n])data: ?$")
-_FINISH_REASON: Final = re.compile(rb'"finish_reason"\s*:\s*"')
+_BEFORE_END_MARKER: Final = re.compile(rb"(?:^|[\r\n])data:[ \t]*$")
+_BEFORE_END_MARKER_BYTES_MAX: Final = 16
+# Some gateways write an empty text in each chunk before the last one.
+_FINISH_REASON: Final = re.compile(rb'"finish_reason"\s*:\s*"[^"]')
 _DATA: Final = re.compile(rb"(?:^|[\r\n])data:([^\r\n]*+)")
 BOM: Final = b"\xef\xbb\xbf"
 _BEFORE_FIELDS: Final = re.compile(rb"(?:" + BOM + rb")?+[\r\n]*+")
@@ -110,9 +112,8 @@ class EventFramer:
         if self._is_marked is None:
             recent = self.recent
             marker = recent.rfind(END_MARKER)
-            self._is_marked = marker >= 0 and bool(
-                _BEFORE_END_MARKER.search(recent, max(0, marker - 7), marker)
-            )
+            start = max(0, marker - _BEFORE_END_MARKER_BYTES_MAX)
+            self._is_marked = marker >= 0 and bool(_BEFORE_END_MARKER.search(recent, start, marker))
         return self._is_marked
 
     def _count(self, whole: bytes) -> bytes:

@@ -96,6 +96,7 @@ def test_the_unfinished_tail_is_kept_until_the_end() -> None:
     [
         b"data: [DONE]\n\n",
         b"data:[DONE]\n\n",
+        b"data:  [DONE] \n\n",
         b"data: x\n\ndata: [DONE]\r\n\r\n",
         b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n',
         b'data: {"choices":[{"finish_reason" : "length"}]}\n\n',
@@ -113,6 +114,8 @@ def test_a_stream_with_an_end_marker_is_finished(ending: bytes) -> None:
         b": [DONE]\n\n",
         b'data: {"choices":[{"delta":{"content":"data: [DONE]"},"finish_reason":null}]}\n\n',
         b'data: {"choices":[{"delta":{"content":"\\"finish_reason\\":\\"x\\""},"finish_reason":null}]}\n\n',
+        b'data: {"choices":[{"delta":{"content":"a"},"finish_reason":""}]}\n\n',
+        b'data: {"choices":[{"delta":{"content":"a"},"finish_reason" : "" }]}\n\n',
     ],
 )
 def test_a_stream_that_only_talks_about_the_end_is_not_finished(ending: bytes) -> None:
