@@ -25,7 +25,7 @@ from proxy.upstream.transport import UpstreamResponse
 from proxy.wire.endpoints import Charge, StreamEnd
 from proxy.wire.error_envelope import error_body, error_event
 from proxy.wire.error_events import redact_errors
-from proxy.wire.event_stream import HEARTBEAT, EventFramer, is_event_stream
+from proxy.wire.event_stream import END_MARKER, HEARTBEAT, EventFramer, is_event_stream
 from proxy.wire.headers import Headers, content_coding, find_header, response_headers
 from proxy.wire.repairs import Call, EmbeddedError
 from proxy.wire.statuses import NO_CONTENT, OK, SUCCESSES
@@ -36,7 +36,6 @@ ENDED_EARLY: Final = "the response was cut off: the upstream ended it early"
 END_SECONDS: Final = 1.0
 """The timeout for the end of the body after the end marker."""
 NO_RESPONSE_REPAIRS: Final = ResponseRepairs(NO_REPAIRS, Call(None))
-_END: Final = b"[DONE]\n\n"
 
 
 class RelayedResponse(msgspec.Struct, frozen=True):
@@ -79,6 +78,8 @@ class Attempt(msgspec.Struct, frozen=True):
             async with self.clock.first_byte():
                 response = await self.route.client.open(self.request, self.record)
                 self.record.headers_at = self.record.now()
+                # Before the first byte, because a caller who leaves until then has run a model, too.
+                self.record.succeeded = response.status in SUCCESSES
                 first, start = await self._begin(response)
             self.record.first_byte_at = self.record.now()
             upstream_id = find_header(response.headers, b"x-request-id")
@@ -90,6 +91,9 @@ class Attempt(msgspec.Struct, frozen=True):
                 is_stream = True
                 closing.push_async_callback(response.aclose)
             return relayed
+        except ProxyError:
+            self.record.succeeded = False
+            raise
         finally:
             if response is not None and not is_stream:
                 await response.aclose()
@@ -126,7 +130,6 @@ class Attempt(msgspec.Struct, frozen=True):
         if isinstance(start, EmbeddedError):
             return self._embedded_error(start, response)
         upstream_headers = response.headers
-        self.record.succeeded = response.status in SUCCESSES
         is_events = is_event_stream(upstream_headers)
         if start is not None:
             is_events = start.is_events
@@ -210,7 +213,7 @@ class Attempt(msgspec.Struct, frozen=True):
                     return
                 if framer.too_large:
                     raise Aborted(reason="an event was over the limit")
-                if whole.endswith(_END) and framer.marked:
+                if END_MARKER in whole and framer.marked:
                     clock.expect_end(END_SECONDS)
                 clock.start_waiting()
                 if not self.heartbeat or framer.marked:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from limits import RateLimitItem, RateLimitItemPerDay
@@ -11,6 +12,8 @@ from limits import RateLimitItem, RateLimitItemPerDay
 from proxy.access import Caller, CallerLimits
 from proxy.access.counting import Counting
 from proxy.errors import RateLimited
+from proxy.upstream.relay import Attempt
+from proxy.upstream.transport import UpstreamResponse
 from proxy.wire.endpoints import REALTIME
 from tests.conftest import RunProxy
 from tests.loopback import until
@@ -404,6 +407,40 @@ async def test_a_caller_who_disconnects_is_charged_an_estimate(run_proxy: RunPro
     line = proxy.exchanges[0]
     assert (line["outcome"], line["usage_estimated"]) == ("client_gone", True)
     assert (line["prompt_tokens"], line["completion_tokens"]) == (len(STREAMED) // 4, chunks)
+
+
+@pytest.mark.parametrize("repairs", ["", 'repairs = ["ragflow"]\n'])
+@pytest.mark.parametrize("status", [200, 400])
+async def test_a_caller_who_disconnects_between_headers_and_body_is_charged_for_a_success(
+    run_proxy: RunProxy, monkeypatch: pytest.MonkeyPatch, repairs: str, status: int
+) -> None:
+    has_headers = asyncio.Event()
+    begin = Attempt._begin
+
+    async def begun(attempt: Attempt, response: UpstreamResponse) -> Any:
+        has_headers.set()
+        return await begin(attempt, response)
+
+    monkeypatch.setattr(Attempt, "_begin", begun)
+
+    async def script(talk: Conversation) -> None:
+        await talk.say(
+            b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n" % status
+        )
+        if repairs:  # which wait for the whole response
+            await talk.say(b"{")
+        await talk.caller_left()
+
+    async with raw_upstream(script) as upstream, run_proxy(upstream.url, more=BUDGET + repairs) as proxy:
+        async with raw_caller(proxy.url) as caller:
+            await caller.send("POST", CHAT, JSON, body=LONG, key=KEY)
+            async with asyncio.timeout(PATIENCE):
+                await has_headers.wait()
+            caller.reset()
+        await until(lambda: bool(proxy.exchanges))
+    line = proxy.exchanges[0]
+    assert line["outcome"] == "client_gone"
+    assert ("prompt_tokens" in line) == (status == 200)
 
 
 async def test_a_caller_who_disconnects_after_the_usage_is_charged_that_usage(run_proxy: RunProxy) -> None:

@@ -15,7 +15,7 @@ from proxy.telemetry import ExchangeRecord
 from proxy.upstream.client import UpstreamClient
 from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.health import UpstreamHealth
-from proxy.upstream.relay import NO_RESPONSE_REPAIRS, Attempt, RelayedResponse
+from proxy.upstream.relay import END_SECONDS, NO_RESPONSE_REPAIRS, Attempt, RelayedResponse
 from proxy.upstream.repair_threads import RepairThreads
 from proxy.upstream.repaired import INLINE_BYTES_MAX, ResponseRepairs
 from proxy.upstream.requests import UpstreamRequest
@@ -466,6 +466,21 @@ async def test_silence_in_mid_stream_is_sent_as_a_cut_and_logged_as_a_timeout() 
     assert asyncio.get_running_loop().time() - begun == 59 + 60
     assert error_in(last)["code"] == "upstream_aborted"
     assert relayed.record.outcome == "upstream_timeout"
+
+
+@pytest.mark.parametrize(
+    "end", [DONE, b"data: [DONE]\r\n\r\n", b"data: [DONE]\r\r", b"data:  [DONE] \n\n", DONE + b": bye\n\n"]
+)
+def test_an_open_connection_after_the_end_marker_is_not_waited_for(end: bytes) -> None:
+    @virtually
+    async def run() -> None:
+        relayed = Relayed(events(b"data: 1\n\n", end), timeouts=Timeouts(idle=60))
+        begun = asyncio.get_running_loop().time()
+        assert await relayed.chunks() == [b"data: 1\n\n", end]
+        assert asyncio.get_running_loop().time() - begun == END_SECONDS
+        assert relayed.record.outcome == ""
+
+    run()
 
 
 @virtually
