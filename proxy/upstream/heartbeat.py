@@ -16,7 +16,7 @@ from proxy.upstream.relay import RelayedResponse
 from proxy.wire.endpoints import Endpoint, StreamEnd
 from proxy.wire.error_envelope import error_event, read_error
 from proxy.wire.event_stream import EVENT_STREAM, HEARTBEAT, is_event_stream
-from proxy.wire.headers import Headers, response_headers
+from proxy.wire.headers import Headers, content_coding, response_headers
 
 _WHOLE_BYTES_MAX: Final = 64 * 1024
 """An error's body is read up to this length."""
@@ -72,12 +72,15 @@ class Heartbeat:
         except ProxyError as error:
             yield self._failed(error)
             return
-        if response.status == HTTPStatus.OK and is_event_stream(response.headers):
+        if response.status != HTTPStatus.OK or not is_event_stream(response.headers):
+            yield await self._as_event(response)
+        elif content_coding(response.headers):  # The caller reads this stream as if it were not compressed.
+            self._record.discard_attempt()
+            yield self._failed(BadResponse(reason="a compressed stream, after a heartbeat"))
+        else:
             async with contextlib.aclosing(_pieces(response)) as pieces:
                 async for chunk in pieces:
                     yield chunk
-            return
-        yield await self._as_event(response)
 
     async def _as_event(self, response: RelayedResponse) -> bytes:
         """Return a response that is not a stream as an error event, with its own error if it has one."""

@@ -1,6 +1,7 @@
 """A silent upstream: the caller gets comment lines if they are enabled."""
 
 import asyncio
+import gzip
 import json
 
 import pytest
@@ -53,6 +54,13 @@ class Upstream:
         """Wait, then answer with something other than a stream."""
         await self.go_on.wait()
         await talk.answer(b'{"choices": []}', "Content-Type: application/json")
+
+    async def compress(self, talk: Conversation) -> None:
+        """Wait, then send a stream that the caller could not read, and leave it open."""
+        await self.go_on.wait()
+        await talk.start_stream("Content-Encoding: gzip")
+        await talk.chunk(gzip.compress(EVENT))
+        await talk.caller_left()
 
 
 async def test_a_caller_gets_heartbeats_while_the_upstream_is_silent(run_proxy: RunProxy) -> None:
@@ -144,6 +152,7 @@ async def test_a_failure_before_the_first_heartbeat_keeps_its_status(run_proxy: 
         ("refuse", "c", "upstream_bad_response"),
         ("break_off", "upstream_bad_response", "upstream_bad_response"),
         ("no_stream", "upstream_bad_response", "upstream_bad_response"),
+        ("compress", "upstream_bad_response", "upstream_bad_response"),
     ],
 )
 @pytest.mark.parametrize("path", [CHAT, "/v1/responses"])
@@ -162,7 +171,8 @@ async def test_a_failure_after_it_is_an_error_event(
         upstream.go_on.set()
         while (chunk := await caller.chunk()) == BEAT:
             pass
-        head, _, data = chunk.rpartition(b"data: ")
+        head, found, data = chunk.rpartition(b"data: ")
+        assert found
         assert head == (b"event: error\n" if path != CHAT else b"")
         assert json.loads(data)["error"]["code"] == code
         assert await caller.chunk() == b""
