@@ -166,7 +166,9 @@ class UpstreamClient(AsyncOpenAI):
                     if not use.rejected(f"the upstream answered {response.status}"):
                         raise self._denied(use, rejection)
                     if not isinstance(request.body, bytes):
-                        await _token(use, request.clock)  # so that the caller's next try finds a newer one
+                        if await _token(use, request.clock) is None:
+                            raise self._denied(use, rejection)
+                        # The caller's next try finds the newer token.
                         reason = "the token was rejected, and a streamed upload cannot be sent again"
                         raise TokenUnavailable(reason=reason)
                 else:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tests.conftest import KEY, RunningProxy, RunProxy
+from tests.conftest import KEY, RunningGateway, RunningProxy, RunProxy
 from tests.leaks import nothing_left_behind
 from tests.loopback import until
 from tests.ports import free_port
@@ -537,19 +537,43 @@ async def test_more_exchanges_than_connections_are_rejected_at_once(run_proxy: R
         await until(lambda: upstream.connections == 0)
 
 
-async def test_a_streamed_upload_that_gets_a_401_asks_for_a_retry(run_proxy: RunProxy) -> None:
+async def test_a_streamed_upload_that_gets_a_401_asks_for_a_retry(
+    run_proxy: RunProxy, gateway: RunningGateway
+) -> None:
     async def script(talk: Conversation) -> None:
         await talk.answer(b"{}", status="401 Unauthorized")
 
     async with (
         raw_upstream(script) as upstream,
-        run_proxy(upstream.url, more="[limits]\nheld_body_bytes = 10") as proxy,
+        run_proxy(
+            upstream.url, credential=gateway.credential, more="[limits]\nheld_body_bytes = 10"
+        ) as proxy,
         raw_caller(proxy.url) as caller,
     ):
         await caller.send("POST", "/v1/files", "Content-Type: application/octet-stream", body=b"x" * 500_000)
         answer = await caller.answer()
         assert (answer.status, answer.header("retry-after")) == (503, ["1"])
     assert len(upstream.requests) == 1
+
+
+async def test_a_streamed_upload_that_gets_a_401_is_denied_if_there_is_no_other_token(
+    run_proxy: RunProxy,
+) -> None:
+    statuses = ["200 OK", "401 Unauthorized"]
+
+    async def script(talk: Conversation) -> None:
+        await talk.answer(b"{}", status=statuses.pop(0))
+
+    upload = "POST", "/v1/files", "Content-Type: application/octet-stream"
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url, more="[limits]\nheld_body_bytes = 10") as proxy,
+    ):
+        for status in (200, 403):
+            async with raw_caller(proxy.url) as caller:
+                await caller.send(*upload, body=b"x" * 500_000)
+                answer = await caller.answer()
+                assert (answer.status, answer.header("retry-after")) == (status, [])
 
 
 async def test_draining_ends_a_stream_with_an_error_event(run_proxy: RunProxy) -> None:

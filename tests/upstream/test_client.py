@@ -360,6 +360,24 @@ async def test_a_rejected_streamed_upload_asks_for_a_retry_and_refreshes_the_tok
     assert issuer.fetches == 2
 
 
+async def test_a_rejected_streamed_upload_is_denied_if_there_is_no_other_token() -> None:
+    issuer = FakeIssuer(token="same")
+    respond = ok
+
+    async def script(talk: Conversation) -> None:
+        await respond(talk)
+
+    async with (
+        raw_upstream(script) as upstream,
+        build_client(upstream.url, build_credential(issuer)) as client,
+    ):
+        await read_all(await client.open(upload(length=7), build_record()))
+        respond = unauthorized
+        with pytest.raises(UpstreamForbidden):
+            await client.open(upload(length=7), build_record())
+    assert len(upstream.requests) == 2
+
+
 async def test_no_fresh_token_after_a_401_is_unavailable() -> None:
     issuer = FakeIssuer()
 
