@@ -13,6 +13,7 @@ from proxy.blueprints.chat_guard import (
     ChatRequestRejected,
     add_headers,
     check_site,
+    claim_channel,
     handle_error,
     handle_rejected,
     handle_unavailable,
@@ -86,12 +87,14 @@ async def greet() -> Response:
 @public
 async def dialogue() -> Response:
     """Ask a question; the answer is published on the channel."""
-    channel = await writable_channel(counted=True, claims=True)
+    channel = await writable_channel(counted=True)
     body, request_id = await read_body(), current_request().exchange.record.request_id
+    model, branch = offered_model(body.model), await requested_branch(body)
+    await claim_channel(channel)
     return reply(
         await chat().dialogues.ask(
             channel, body.prompt or "", request_id, visitor_address(), visitor_session(),
-            model=offered_model(body.model), branch=await requested_branch(body),
+            model=model, branch=branch,
         )
     )  # fmt: skip
 
@@ -100,8 +103,9 @@ async def dialogue() -> Response:
 @public
 async def regenerate() -> Response:
     """Answer the last question again."""
-    channel = await writable_channel(counted=True, claims=True)
+    channel = await writable_channel(counted=True)
     model = offered_model((await read_body()).model) if current_request().is_json else None
+    await claim_channel(channel)
     request_id = current_request().exchange.record.request_id
     return reply(await chat().dialogues.regenerate(channel, request_id, visitor_address(), model=model))
 

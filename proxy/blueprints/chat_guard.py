@@ -125,12 +125,11 @@ async def readable_channel() -> tuple[str, Ownership]:
     return channel, ownership
 
 
-async def writable_channel(*, counted: bool = False, claims: bool = False) -> str:
+async def writable_channel(*, counted: bool = False) -> str:
     """Return the channel that the visitor wants to use, if the visitor or nobody owns it.
 
     Args:
         counted: Whether the request counts towards the rate.
-        claims: Whether the visitor becomes the owner of the channel.
 
     Raises:
         ChatRequestRejected: 400 for an invalid name, 403 for another session's channel or a public one.
@@ -142,13 +141,21 @@ async def writable_channel(*, counted: bool = False, claims: bool = False) -> st
         await chat.rate.count(session, visitor_address())
     if channel in chat.settings.public_channels:
         raise ChatRequestRejected(HTTPStatus.FORBIDDEN, "a public channel takes no questions")
-    if claims:
-        allowed = await _with_retries(lambda: chat.channels.claim(channel, session))
-    else:
-        allowed = await _with_retries(lambda: chat.channels.ownership(channel, session)) != "taken"
-    if not allowed:
+    if await _with_retries(lambda: chat.channels.ownership(channel, session)) == "taken":
         raise ChatRequestRejected(HTTPStatus.FORBIDDEN, "not your channel")
     return channel
+
+
+async def claim_channel(channel: str) -> None:
+    """Make the visitor the owner of a channel, once the request is known to be valid.
+
+    Raises:
+        ChatRequestRejected: 403: it belongs to another session.
+        StoreUnavailable: Redis did not answer.
+    """
+    channels, session = chat_service().channels, visitor_session()
+    if not await _with_retries(lambda: channels.claim(channel, session)):
+        raise ChatRequestRejected(HTTPStatus.FORBIDDEN, "not your channel")
 
 
 def _channel_name() -> str:

@@ -126,6 +126,27 @@ async def test_a_question_must_be_json_with_a_prompt(
         )
         assert answer.status == status
         assert json.loads(text)["code"] == (1 if status == 200 else 0)
+        assert await chat_of(proxy).channels.owned("c") == (status == 200)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("dialogue", {"prompt": "x", "model": "other"}),
+        ("dialogue", {"prompt": "x", "source": "elsewhere", "before": "1-1"}),
+        ("regenerate", {"model": "other"}),
+    ],
+)
+async def test_a_rejected_request_claims_no_channel(
+    run_proxy: RunProxy, path: str, body: dict[str, str]
+) -> None:
+    async with chatting(run_proxy) as (_, proxy):
+        data = json.dumps(body).encode()
+        answer, _ = await send(
+            proxy.url, "POST", f"/chat/{path}?channel=c", "Content-Type: application/json", body=data
+        )
+        assert answer.status in {400, 403}
+        assert not await chat_of(proxy).channels.owned("c")
 
 
 async def test_every_response_forbids_active_content(run_proxy: RunProxy) -> None:
