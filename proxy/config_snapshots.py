@@ -76,6 +76,10 @@ class ConfigSnapshots:
             raise RuntimeError("no configuration has been opened yet")
         return self._current
 
+    def has_requests(self) -> bool:
+        """Whether requests are in progress, with the current configuration or an earlier one."""
+        return any(services.users.is_used for services in self._open)
+
     def close_all(self) -> None:
         """Close the services of every snapshot, also those that are in use."""
         self._closes_all = True
@@ -124,7 +128,10 @@ async def open_snapshots(
         task_group() as group,
     ):
         snapshots = ConfigSnapshots(state, group)
-        tasks = [group.create_task(state.lag.measure()), group.create_task(state.limits.streams.renew())]
+        tasks = [
+            group.create_task(state.lag.measure(snapshots.has_requests)),
+            group.create_task(state.limits.streams.renew()),
+        ]
         try:
             await snapshots.replace(settings)
             async with contextlib.AsyncExitStack() as stack:

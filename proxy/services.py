@@ -61,6 +61,11 @@ class RefCount:
         self._unused.set()
 
     @property
+    def is_used(self) -> bool:
+        """Whether anything uses the object."""
+        return self._count > 0
+
+    @property
     def may_close(self) -> bool:
         """Whether the object may be closed."""
         return self._unused.is_set()

@@ -91,14 +91,15 @@ async def test_a_stream_keeps_the_settings_that_it_started_with(run_proxy: RunPr
         await streaming.send("POST", CHAT, JSON, body=b'{"stream": true}')
         answer = await streaming.answer()
         assert await streaming.chunk() == b"data: 1\n\n"
-        old = proxy.services
+        old, snapshots = proxy.services, app_parts(proxy.app).snapshots
         await put_in_force(proxy, settings(tmp_path, after.url))
         assert await status_of(caller) == 200
+        assert snapshots.has_requests()
         assert len(after.requests) == 1
         assert not old.users.may_close
         go_on.set()
         assert await streaming.body(answer) == b"data: [DONE]\n\n"
-        await until(lambda: old.users.may_close)
+        await until(lambda: old.users.may_close and not snapshots.has_requests())
         await until(lambda: before.connections == 0)  # its connections are closed with it
 
 

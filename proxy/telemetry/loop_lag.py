@@ -48,18 +48,29 @@ class LoopLag:
         self._window_end = -math.inf
         self._maximum = self._previous_maximum = 0.0
 
-    async def measure(self) -> None:
-        """Measure until cancelled."""
+    async def measure(self, has_requests: Callable[[], bool]) -> None:
+        """Measure until cancelled.
+
+        Args:
+            has_requests: Whether requests are in progress. If not, and if no connection waits, no turns are
+                taken, because they would be most of the work of an idle process.
+        """
         while True:
             due = time.monotonic() + PERIOD_SECONDS
             await asyncio.sleep(PERIOD_SECONDS)
             now = time.monotonic()
-            for _ in range(REQUEST_TURNS):
-                await asyncio.sleep(0)
-            end = time.monotonic()
-            turn = (end - now) / REQUEST_TURNS
-            queued = max(map(_queued_connections, self._listeners), default=0)
-            self.add(max(0.0, now - due), now, max(0.0, end - due) + queued * turn)
+            late = max(0.0, now - due)
+            if has_requests() or self._queued():
+                for _ in range(REQUEST_TURNS):
+                    await asyncio.sleep(0)
+                end = time.monotonic()
+                self.add(late, now, max(0.0, end - due) + self._queued() * (end - now) / REQUEST_TURNS)
+            else:
+                self.add(late, now)
+
+    def _queued(self) -> int:
+        """Return the number of connections that wait at the listener with the most."""
+        return max(map(_queued_connections, self._listeners), default=0)
 
     def add(self, lag: float, now: float, request_lag: float | None = None) -> None:
         """Count one measurement.

@@ -5,6 +5,8 @@ import contextlib
 import socket
 import sys
 import time
+from collections.abc import Coroutine, Generator
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -26,6 +28,23 @@ def samples(lag: LoopLag) -> dict[str, float]:
     }
 
 
+class CountedTurns:
+    """A coroutine whose turns of the event loop are counted: a bare yield is one turn, a future is a wait."""
+
+    def __init__(self, work: Coroutine[Any, None, None]) -> None:
+        self.turns = 0
+        self._work = work
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        for waited_for in self._work.__await__():
+            self.turns += waited_for is None
+            yield waited_for
+
+    async def run(self) -> None:
+        """Run it in a task."""
+        await self
+
+
 async def test_work_that_takes_turns_with_much_other_work_is_late_though_no_turn_is_long() -> None:
     lag = LoopLag()
 
@@ -36,10 +55,22 @@ async def test_work_that_takes_turns_with_much_other_work_is_late_though_no_turn
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(work()) for _ in range(10)]
-        tasks.append(group.create_task(lag.measure()))
+        tasks.append(group.create_task(lag.measure(lambda: True)))
         await until(lambda: lag.late_share(REQUEST_TURNS * 0.005) > 0.5)
         for task in tasks:
             task.cancel()
+
+
+async def test_an_idle_process_takes_no_turns_to_measure() -> None:
+    lag, has_requests = LoopLag(), False
+    measuring = CountedTurns(lag.measure(lambda: has_requests))
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(measuring.run())
+        await until(lambda: samples(lag)["seconds_count"] >= 3)
+        assert measuring.turns == 0
+        has_requests = True
+        await until(lambda: measuring.turns >= REQUEST_TURNS)
+        task.cancel()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports the length of the queue")
@@ -57,7 +88,7 @@ async def test_requests_whose_connections_wait_to_be_accepted_are_late() -> None
                 await asyncio.sleep(0)
 
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(work()), group.create_task(lag.measure())]
+            tasks = [group.create_task(work()), group.create_task(lag.measure(lambda: False))]
             await until(lambda: lag.late_share(queued * seconds_per_turn) > 0.5)
             for task in tasks:
                 task.cancel()
@@ -68,7 +99,7 @@ async def test_a_listener_that_is_closed_delays_nothing() -> None:
     listener.close()
     lag = LoopLag([listener])
     async with asyncio.TaskGroup() as group:
-        measuring = group.create_task(lag.measure())
+        measuring = group.create_task(lag.measure(lambda: True))
         await until(lambda: samples(lag)["seconds_count"] > 0)
         measuring.cancel()
 
@@ -76,7 +107,7 @@ async def test_a_listener_that_is_closed_delays_nothing() -> None:
 async def test_a_blocked_loop_is_measured() -> None:
     lag, blocked = LoopLag(), 0.2
     async with asyncio.TaskGroup() as group:
-        measuring = group.create_task(lag.measure())
+        measuring = group.create_task(lag.measure(lambda: True))
         await asyncio.sleep(0)
         block_loop(blocked)
         await until(lambda: lag.histogram.sum > 0)
