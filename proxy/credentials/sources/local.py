@@ -93,7 +93,7 @@ def time_left(
     reply = Reply(body, _AT_THE_EPOCH, 0.0)
     for path, unit in [*expires, *_jwt_candidates(token)]:
         read = life_of(reply.find(path) if path else token, unit, reply)
-        if read is None or not math.isfinite(read):
+        if read is None:
             continue
         left = read - now + (since if unit in _DURATIONS else 0.0)
         if left > _CENTURY_SECONDS:

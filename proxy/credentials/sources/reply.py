@@ -200,18 +200,19 @@ def read_lifetime(
     for path, unit in candidates:
         value = reply.find(path) if path else token
         seconds = life_of(value, unit, reply)
-        if seconds is not None and math.isfinite(seconds) and 0 < seconds <= max_ttl:
+        if seconds is not None and 0 < seconds <= max_ttl:
             return seconds
     return None
 
 
 def life_of(value: object, unit: str, reply: Reply) -> float | None:
-    """Convert a value of a unit to a lifetime in seconds; None if that is not possible.
+    """Convert a value of a unit to a finite lifetime in seconds; None if that is not possible.
 
     `iso8601` may be followed by the UTC offset of times without a time zone, as in `iso8601+08:00`.
     """
     offset = unit.removeprefix("iso8601") if unit.startswith("iso8601") else ""
-    return _iso8601(value, reply, offset) if offset else UNITS[unit](value, reply)
+    seconds = _iso8601(value, reply, offset) if offset else UNITS[unit](value, reply)
+    return seconds if seconds is not None and math.isfinite(seconds) else None
 
 
 def has_no_zone(value: object) -> bool:

@@ -4,7 +4,6 @@ The explanations are logged. They contain no text of the reply, except for numer
 that OAuth 2.0 defines.
 """
 
-import math
 import re
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -135,7 +134,7 @@ def life_over(candidates: Sequence[tuple[str, str]], reply: Reply, token: str, m
     """
     for path, unit in candidates:
         seconds = life_of(reply.find(path) if path else token, unit, reply)
-        if seconds is None or not math.isfinite(seconds) or seconds > max_ttl:
+        if seconds is None or seconds > max_ttl:
             continue
         if seconds > 0:
             return None

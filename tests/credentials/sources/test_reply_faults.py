@@ -13,6 +13,7 @@ from proxy.credentials.sources.reply_faults import (
     success_fault,
     token_fault,
 )
+from tests.credentials.sources.test_reply_lifetime import jwt
 
 NOW = 1_800_000_000.0
 CANARY = "canary-9a4e"
@@ -104,6 +105,7 @@ def test_html_is_recognised_by_its_media_type() -> None:
         ([("x", "epoch_ms")], {"x": NOW + 300}, 'in the past; as = "epoch" would make it 5 min'),
         ([("a", "seconds"), ("b", "epoch")], {}, 'has no such value; expires at "b" as epoch: the reply has'),
         ([("", "jwt")], {}, "not a JWT with an exp claim"),
+        ([("x", "jwt")], {"x": jwt({"exp": 1e308, "iat": -1e308})}, "cannot be read in this unit"),
     ],
 )  # fmt: skip
 def test_an_unreadable_lifetime(candidates: list[tuple[str, str]], body: Any, words: str) -> None:
