@@ -11,6 +11,8 @@ PACKAGE: Final = TESTS.parent / "proxy"
 WITHOUT_TESTS_OF_THEIR_OWN: Final = {
     "__main__.py": "calls proxy.cli.main",
     "api_docs/own_routes.py": "a table, which tests/api_docs/test_openapi.py compares with the routes",
+    "cloud_sdks/__main__.py": "a process, which tests/credentials/sources/test_cloud.py runs",
+    "cloud_sdks/fetch.py": "chooses the SDK, whose tests call it",
     "credentials/sharing/scripts.py": "Lua scripts, which the tests of fleet.py run in Redis",
     "telemetry/spans.py": "protocols, which mypy compares with telemetry/traces.py",
     "wire/disconnect.py": "the names and types of an ASGI extension",

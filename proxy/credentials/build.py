@@ -14,7 +14,7 @@ from proxy.credentials.sharing.host import TokenFolder
 from proxy.credentials.sharing.local import LocalSharing, MemoryTokenStore
 from proxy.credentials.sharing.record import identity_of
 from proxy.credentials.sources import OtherCredentials, TokenSource
-from proxy.credentials.sources.cloud import AzureTokenSource, BedrockTokenSource, GoogleTokenSource
+from proxy.credentials.sources.cloud import START_SECONDS_MAX, CloudCredential, CloudTokenSource
 from proxy.credentials.sources.exec import ExecTokenSource
 from proxy.credentials.sources.http import HttpTokenSource, tls_needs
 from proxy.credentials.sources.local import FileTokenSource, static_source
@@ -171,10 +171,13 @@ def build_credentials(
 
 
 def _policy(section: CredentialSettings) -> RefreshPolicy:
+    fetch = section.timeout
+    if isinstance(section, CloudCredential):
+        fetch += START_SECONDS_MAX
     # A flight may have to wait for the fetch of another credential or process, and then fetch itself.
-    flight = 2 * section.timeout + 5
+    flight = 2 * fetch + 5
     return RefreshPolicy(
-        fetch_timeout=section.timeout,
+        fetch_timeout=fetch,
         flight_timeout=flight,
         wait_timeout=flight,
         exclusive=section.reissue == "revokes_previous",
@@ -213,11 +216,7 @@ def build_source(
             from proxy.credentials.sources.jwt import JwtTokenSource
 
             return JwtTokenSource(section)
-        case AzureCredential():
-            return AzureTokenSource(section)
-        case GoogleCredential():
-            return GoogleTokenSource(section)
-        case BedrockCredential():
-            return BedrockTokenSource(section)
+        case AzureCredential() | GoogleCredential() | BedrockCredential():
+            return CloudTokenSource(section)
         case HttpCredential():
             return HttpTokenSource(section, others, contexts)

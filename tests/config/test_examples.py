@@ -6,7 +6,7 @@ import tomllib
 import pytest
 
 from proxy.credentials.build import build_source
-from proxy.credentials.sources.cloud import AzureTokenSource, BedrockTokenSource, GoogleTokenSource
+from proxy.credentials.sources.cloud import CloudTokenSource
 from proxy.settings import describe
 from tests.config.examples import FOLDER, NAMES, VARIABLE, Surroundings, value_of
 
@@ -60,9 +60,9 @@ def test_no_example_shows_a_secret(around: Surroundings) -> None:
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("azure.toml", AzureTokenSource),
-        ("google.toml", GoogleTokenSource),
-        ("bedrock.toml", BedrockTokenSource),
+        ("azure.toml", CloudTokenSource),
+        ("google.toml", CloudTokenSource),
+        ("bedrock.toml", CloudTokenSource),
     ],
 )
 def test_the_clouds_have_their_sdk(name: str, kind: type, around: Surroundings) -> None:

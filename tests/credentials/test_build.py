@@ -15,6 +15,7 @@ from proxy.credentials.sources.oauth2 import oauth2_recipe
 from proxy.secret import Secret
 from proxy.settings import (
     AzureCredential,
+    BedrockCredential,
     CredentialSettings,
     ExecCredential,
     GoogleCredential,
@@ -205,6 +206,7 @@ async def test_files_that_are_equal_at_first_are_not_confused_later(tmp_path: Pa
 READ_AT_EACH_FETCH: Final = {
     (AzureCredential, "ca_file"),
     (AzureCredential, "token_file"),
+    (BedrockCredential, "ca_file"),
     (GoogleCredential, "ca_file"),
     (ExecCredential, "cwd"),
 }

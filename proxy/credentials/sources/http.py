@@ -41,7 +41,7 @@ CLOCK_MARGIN: Final = 0.95
 """The part of the timeout that a request may take. It ends before the time limit of the whole fetch, whose
 error could not name the endpoint."""
 CONNECT_FRACTION: Final = 0.9
-_PROXY_STATUSES: Final = frozenset(
+PROXY_STATUSES: Final = frozenset(
     {HTTPStatus.PROXY_AUTHENTICATION_REQUIRED, HTTPStatus.NETWORK_AUTHENTICATION_REQUIRED}
 )
 """Statuses that only a proxy near this machine sends (RFC 9110 15.5.8, RFC 6585 6)."""
@@ -218,8 +218,8 @@ class HttpTokenSource(TokenSource):
         raise TokenFetchError(
             f"{self._endpoint} {status_fault(reply)}",
             permanent=permanent,
-            retry_after=None if permanent else _retry_after(reply.headers.get("retry-after")),
-            has_reply=reply.status not in _PROXY_STATUSES,
+            retry_after=None if permanent else read_retry_after(reply.headers.get("retry-after")),
+            has_reply=reply.status not in PROXY_STATUSES,
         )
 
     def _token_of(self, reply: Reply) -> object:
@@ -231,8 +231,8 @@ class HttpTokenSource(TokenSource):
         return reply.find(section.token or "")
 
 
-def _retry_after(value: str | None) -> float | None:
-    """Parse seconds or a date (RFC 9110 10.2.3)."""
+def read_retry_after(value: str | None) -> float | None:
+    """Convert a Retry-After header, which contains seconds or a date (RFC 9110 10.2.3), to seconds."""
     if value is None:
         return None
     if value.strip().isdecimal():

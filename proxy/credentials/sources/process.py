@@ -7,7 +7,7 @@ import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from proxy.credentials.sources import TokenFetchError
 
@@ -16,7 +16,8 @@ ERROR_BYTES_MAX: Final = 64 << 20
 """Diagnostics are discarded. A command that prints this many will not finish by itself."""
 GRACE_SECONDS: Final = 0.5
 """How long to wait for a killed process to end, and for a descendant outside the group to close its pipe."""
-_OUTPUT: Final = 1  # file descriptor
+_INPUT: Final = 0  # file descriptor
+_OUTPUT: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,13 @@ class CommandResult:
 
 
 async def run_command(
-    command: Sequence[str], *, environment: Mapping[str, str], folder: Path, timeout: float
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None,
+    folder: Path,
+    timeout: float,
+    given: bytes = b"",
+    name: str = "the command",
 ) -> CommandResult:
     """Run a command in a new session, and kill its process group in any case.
 
@@ -39,9 +46,11 @@ async def run_command(
 
     Args:
         command: The program, absolute or on PATH, and its arguments.
-        environment: All of its environment variables.
+        environment: All of its environment variables; None if it inherits those of this process.
         folder: The working directory.
         timeout: The number of seconds after which it is killed.
+        given: Its standard input.
+        name: What to call it in errors.
 
     Raises:
         TokenFetchError: The command could not be started, did not end in time, or printed too much.
@@ -49,20 +58,20 @@ async def run_command(
     child = _Child()
     try:
         async with asyncio.timeout(timeout):
-            await child.start(command, environment, folder)
+            await child.start(command, environment, folder, given)
             await child.finished
     except TimeoutError as error:
         raise TokenFetchError(
-            "the command did not end in time; find out what it waits for, or increase timeout"
+            f"{name} did not end in time; find out what it waits for, or increase timeout"
         ) from error
     except OSError as error:  # its message may contain arguments
-        raise TokenFetchError(f"the command could not be started: {error.strerror}") from None
+        raise TokenFetchError(f"{name} could not be started: {error.strerror}") from None
     finally:
         # Shielded, so that a second cancellation does not stop the clean-up.
         await asyncio.shield(child.end())
     if child.printed_too_much:
-        raise TokenFetchError("the command printed too much; it must print the token and little else")
-    return child.result()
+        raise TokenFetchError(f"{name} printed too much; it must print the token and little else")
+    return child.result(name)
 
 
 class _Child(asyncio.SubprocessProtocol):
@@ -83,22 +92,30 @@ class _Child(asyncio.SubprocessProtocol):
         self._output = bytearray()
         self._error_bytes = 0
 
-    async def start(self, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
+    async def start(
+        self, command: Sequence[str], environment: Mapping[str, str] | None, folder: Path, given: bytes
+    ) -> None:
         """Start the process. Shielded, because a cancellation after the fork would lose the process id."""
-        await asyncio.shield(self._spawn(command, environment, folder))
+        await asyncio.shield(self._spawn(command, environment, folder, given))
 
-    async def _spawn(self, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
+    async def _spawn(
+        self, command: Sequence[str], environment: Mapping[str, str] | None, folder: Path, given: bytes
+    ) -> None:
         try:
             self._transport, _ = await asyncio.get_running_loop().subprocess_exec(
                 lambda: self,
                 *command,
                 env=environment,
                 cwd=folder,
-                stdin=asyncio.subprocess.DEVNULL,
+                stdin=asyncio.subprocess.PIPE if given else asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 start_new_session=True,
             )
+            if given:
+                pipe = cast(asyncio.WriteTransport, self._transport.get_pipe_transport(_INPUT))
+                pipe.write(given)
+                pipe.close()  # once everything is written
         finally:
             self._started.set_result(None)
 
@@ -139,13 +156,16 @@ class _Child(asyncio.SubprocessProtocol):
         self._transport.close()
         await asyncio.wait({self._gone}, timeout=GRACE_SECONDS)
 
-    def result(self) -> CommandResult:
+    def result(self, name: str) -> CommandResult:
         """Return the exit status and the output.
+
+        Args:
+            name: What to call the command in errors.
 
         Raises:
             TokenFetchError: There is no exit status.
         """
         status = None if self._transport is None else self._transport.get_returncode()
         if status is None:
-            raise TokenFetchError("the command ended in an unknown way")
+            raise TokenFetchError(f"{name} ended in an unknown way")
         return CommandResult(status, bytes(self._output), self._error_bytes)

@@ -37,7 +37,8 @@ class IssuerSection(CloudSection):
     proxy: ProxyUrl | None = None
     """The HTTP proxy for https:// issuers. Identity endpoints on the host are connected to directly."""
     trust_env: bool = False
-    """Use the proxies that the environment names (HTTPS_PROXY, NO_PROXY)."""
+    """Use the proxies that the environment names (HTTPS_PROXY, NO_PROXY). Otherwise those variables are also
+    hidden from commands that the SDK runs."""
 
 
 def _is_installed(module: str) -> bool:
@@ -185,7 +186,7 @@ class GoogleCredential(IssuerSection):
 _TWELVE_HOURS: Final = 12 * 3600
 
 
-class BedrockCredential(CloudSection):
+class BedrockCredential(IssuerSection):
     """A short-term key for Amazon Bedrock, signed on this machine with AWS credentials."""
 
     package: ClassVar[str] = "aws-bedrock-token-generator"

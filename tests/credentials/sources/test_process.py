@@ -59,6 +59,11 @@ class Witness:
     async def appears(self) -> None:
         await until(lambda: self.is_held() and b"up" in self._heard)
 
+    def heard(self) -> bytes:
+        """Return what processes have written into the pipe so far."""
+        self.is_held()
+        return self._heard
+
     async def is_gone(self) -> None:
         await until(lambda: not self.is_held())
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from proxy.cloud_sdks.outcome import SdkToken
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.cloud import checked_token
 from proxy.credentials.sources.http import HttpTokenSource
@@ -74,7 +75,7 @@ def test_blank_and_oversized_values_are_not_tokens(source: HttpTokenSource, toke
     with pytest.raises(TokenFetchError):
         as_token(token, "the file")
     with pytest.raises(TokenFetchError):
-        checked_token(token, 300.0)
+        checked_token(SdkToken(token, 300.0))
 
 
 def test_a_long_token_with_a_space_inside_is_one(source: HttpTokenSource) -> None:

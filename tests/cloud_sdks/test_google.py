@@ -21,6 +21,7 @@ from proxy.credentials.build import build_source
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.token import FetchedToken
 from proxy.settings import GoogleCredential
+from tests.cloud_sdks.sdk import source_here
 from tests.credentials.fakes import local_machine, replaced
 from tests.credentials.sources.token_endpoint import TokenEndpoint
 from tests.loopback import serve_on_loopback, until
@@ -83,7 +84,7 @@ def section(**values: Any) -> GoogleCredential:
 
 
 async def fetch(section: GoogleCredential) -> FetchedToken:
-    source = build_source(section)
+    source = source_here(section)
     try:
         return await source.fetch()
     finally:
@@ -163,7 +164,7 @@ async def test_a_token_without_an_end_lives_for_the_default(endpoint: TokenEndpo
 
 
 async def test_a_token_that_the_upstream_rejected_is_replaced(endpoint: TokenEndpoint, account: Path) -> None:
-    machine = local_machine(build_source(section(file=account)))
+    machine = local_machine(source_here(section(file=account)))
 
     refused = await machine.get()
     endpoint.says({"access_token": "second", "expires_in": 3599})
@@ -265,6 +266,7 @@ async def test_the_application_default_may_be_the_metadata_server(
         (400, "RefreshError", True),
         (401, "RefreshError", True),
         (403, "RefreshError", True),
+        (404, "RefreshError", False),
         (408, "ResponseError", False),
         (429, "ResponseError", False),
         (500, "ResponseError", False),
@@ -280,7 +282,15 @@ async def test_a_refusal_is_permanent_a_fault_temporary_and_neither_is_retried(
     error = await failure_of(section(file=account))
 
     assert (error.reason, error.permanent) == (f"google returned no token: {reason}", permanent)
+    assert error.has_reply
     assert len(endpoint.asked) == 1
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_the_issuer_may_name_a_pause(endpoint: TokenEndpoint, account: Path, status: int) -> None:
+    endpoint.status, endpoint.headers["Retry-After"] = status, "17"
+
+    assert (await failure_of(section(file=account))).retry_after == 17.0
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
@@ -318,6 +328,7 @@ async def test_a_reply_without_a_token_is_a_failure_with_our_own_message(
 
     assert error.reason.startswith(("google returned no token: ", "the SDK returned "))
     assert "canary" not in "".join(traceback.format_exception(error))
+    assert not error.permanent
     assert len(endpoint.asked) == 1
 
 

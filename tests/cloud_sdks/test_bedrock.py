@@ -19,6 +19,7 @@ from proxy.credentials.build import build_source
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.token import FetchedToken
 from proxy.settings import BedrockCredential
+from tests.cloud_sdks.sdk import source_here
 from tests.credentials.sources.token_endpoint import TokenEndpoint
 
 SECRET = "canary-secret-91bc"
@@ -48,7 +49,7 @@ def section(**values: Any) -> BedrockCredential:
 
 
 async def fetch(section: BedrockCredential) -> FetchedToken:
-    source = build_source(section)
+    source = source_here(section)
     try:
         return await source.fetch()
     finally:
@@ -59,6 +60,16 @@ async def failure_of(section: BedrockCredential) -> TokenFetchError:
     with pytest.raises(TokenFetchError) as caught:
         await fetch(section)
     return caught.value
+
+
+def assumed(end: str) -> str:
+    """Return the reply of the security token service to a role that may be assumed."""
+    return (
+        '<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult>'
+        f"<Credentials><AccessKeyId>ASIAROLE</AccessKeyId><SecretAccessKey>{SECRET}</SecretAccessKey>"
+        f"<SessionToken>{SESSION}</SessionToken><Expiration>{end}</Expiration></Credentials>"
+        "</AssumeRoleResult></AssumeRoleResponse>"
+    )
 
 
 def signed_url(fetched: FetchedToken) -> str:
@@ -163,7 +174,7 @@ async def test_each_fetch_requests_temporary_credentials(
     role: Callable[[float], TokenEndpoint],
 ) -> None:
     endpoint = role(3600)
-    source = build_source(section())
+    source = source_here(section())
 
     await source.fetch()
     await source.fetch()
@@ -188,6 +199,18 @@ async def test_absent_credentials_are_a_failure() -> None:
 
     assert error.reason == "bedrock needs AWS credentials, but botocore found none"
     assert error.permanent
+
+
+async def test_a_metadata_service_that_does_not_answer_is_a_temporary_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "false")
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1")
+
+    error = await failure_of(section())
+
+    assert error.reason == "bedrock needs AWS credentials, but botocore found none"
+    assert not error.permanent
 
 
 async def test_half_a_pair_of_keys_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,12 +248,7 @@ def assumed_role(tmp_path: Path, endpoint: TokenEndpoint, monkeypatch: pytest.Mo
 
 async def test_a_role_that_is_assumed_signs_and_its_end_is_known(assumed_role: TokenEndpoint) -> None:
     end = (datetime.now(UTC) + timedelta(seconds=3600)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    assumed_role.body = (
-        '<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult>'
-        f"<Credentials><AccessKeyId>ASIAROLE</AccessKeyId><SecretAccessKey>{SECRET}</SecretAccessKey>"
-        f"<SessionToken>{SESSION}</SessionToken><Expiration>{end}</Expiration></Credentials>"
-        "</AssumeRoleResult></AssumeRoleResponse>"
-    ).encode()
+    assumed_role.body = assumed(end).encode()
 
     fetched = await fetch(section(profile="prod"))
 
@@ -250,8 +268,51 @@ async def test_a_refused_role_is_permanent_a_fault_temporary_and_neither_is_retr
     error = await failure_of(section(profile="prod"))
 
     assert (error.reason, error.permanent) == ("bedrock returned no token: ClientError", permanent)
+    assert error.has_reply
     assert "canary" not in "".join(traceback.format_exception(error))
     assert len(assumed_role.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "code", ["Throttling", "RequestLimitExceeded", "IDPCommunicationError", "RequestExpired", "Unheard"]
+)
+async def test_a_400_is_no_refusal_unless_its_code_is_known(assumed_role: TokenEndpoint, code: str) -> None:
+    assumed_role.status = 400
+    assumed_role.body = f"<ErrorResponse><Error><Code>{code}</Code></Error></ErrorResponse>".encode()
+
+    error = await failure_of(section(profile="prod"))
+
+    assert (error.permanent, error.has_reply) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, "<html><br>canary</html>"),
+        (200, "<AssumeRoleResponse><AssumeRole"),
+        (200, ""),
+        (200, assumed("2020-01-01T00:00:00Z")),
+        (200, assumed("soon")),
+        (302, ""),
+        (429, "<html><br>canary</html>"),
+    ],
+)
+async def test_a_reply_without_credentials_is_a_temporary_failure(
+    assumed_role: TokenEndpoint, status: int, body: str
+) -> None:
+    assumed_role.status, assumed_role.body = status, body.encode()
+
+    error = await failure_of(section(profile="prod"))
+
+    assert (error.permanent, error.has_reply) == (False, True)
+    assert "canary" not in "".join(traceback.format_exception(error))
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_the_token_service_may_name_a_pause(assumed_role: TokenEndpoint, status: int) -> None:
+    assumed_role.status, assumed_role.headers["Retry-After"] = status, "17"
+
+    assert (await failure_of(section(profile="prod"))).retry_after == 17.0
 
 
 @pytest.fixture

@@ -1,0 +1,3 @@
+"""The token endpoint of the tests."""
+
+from tests.credentials.sources.conftest import endpoint as endpoint
