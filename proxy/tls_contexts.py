@@ -36,7 +36,8 @@ def build_context(files: TlsFiles) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=None if files.ca_file is None else str(files.ca_file))
     context.set_alpn_protocols(_ALPN)
     if files.client_cert is not None:
-        context.load_cert_chain(files.client_cert, files.client_key)
+        # Without a password OpenSSL would prompt on the terminal for that of an encrypted key.
+        context.load_cert_chain(files.client_cert, files.client_key, password="")
     return context
 
 

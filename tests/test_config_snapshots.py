@@ -311,10 +311,11 @@ async def test_unusable_settings_change_nothing(run_proxy: RunProxy, tmp_path: P
         run_proxy(upstream.url) as proxy,
         raw_caller(proxy.url) as caller,
     ):
-        (tmp_path / "no-certificate.pem").write_text("")
+        file = make_certificate(tmp_path).rename(tmp_path / "client.pem")
         credential = 'source = "http"\nurl = "https://127.0.0.1:9/t"\ntoken = "t"\n'
-        credential += 'client_cert = "no-certificate.pem"\n'
+        credential += 'client_cert = "client.pem"\n'
         bad = settings(tmp_path, upstream.url, key="sk-new-key-91", credential=credential)
+        file.write_text("")  # after the settings were checked
         with pytest.raises(ssl.SSLError):
             await put_in_force(proxy, bad)
         assert [await status_of(caller), await status_of(caller, "sk-new-key-91")] == [200, 401]
@@ -409,13 +410,15 @@ async def test_changing_access_sharing_needs_a_restart(run_proxy: RunProxy, tmp_
 
 
 async def test_a_failed_reload_keeps_no_resources(run_proxy: RunProxy, tmp_path: Path) -> None:
-    (tmp_path / "bad.pem").write_text("no certificate")
-    bad = '[credentials.z]\nsource = "http"\nurl = "https://a.test"\ntoken = "t"\nclient_cert = "bad.pem"\n'
+    file = make_certificate(tmp_path).rename(tmp_path / "client.pem")
+    bad = '[credentials.z]\nsource = "http"\nurl = "https://a.test"\ntoken = "t"\nclient_cert = "client.pem"\n'
     async with raw_upstream(ok) as upstream, run_proxy(upstream.url) as proxy:
         source = proxy.services.credentials["corp"].source
+        new = settings(tmp_path, upstream.url, more=bad)
+        file.write_text("no certificate")  # after the settings were checked
         for _ in range(3):
             with pytest.raises(ssl.SSLError):
-                await put_in_force(proxy, settings(tmp_path, upstream.url, more=bad))
+                await put_in_force(proxy, new)
         other = 'source = "static"\nvalue = "another-token"\n'
         await put_in_force(proxy, settings(tmp_path, upstream.url, credential=other))
         await until(lambda: source._flights.is_closed)

@@ -12,6 +12,7 @@ from proxy import tls_contexts
 from proxy.tls_contexts import TlsContexts, TlsFiles, build_context
 from tests.loopback import until
 from tests.pace import PATIENCE
+from tests.terminal import make_encrypted_pair, run_on_terminal
 from tests.tls_servers import make_certificate
 
 
@@ -108,3 +109,17 @@ async def test_both_kinds_of_clients_speak_http_1_1(tmp_path: Path) -> None:
         assert writer.get_extra_info("ssl_object").selected_alpn_protocol() == "http/1.1"
         writer.close()
         await writer.wait_closed()
+
+
+BUILD = """
+import sys
+from pathlib import Path
+from proxy.tls_contexts import TlsFiles, build_context
+build_context(TlsFiles(None, *map(Path, sys.argv[1:])))
+"""
+
+
+def test_an_encrypted_key_fails_and_does_not_ask_the_terminal(tmp_path: Path) -> None:
+    ended = run_on_terminal(BUILD, *make_encrypted_pair(tmp_path))
+    assert ended.returncode == 1
+    assert b"SSLError" in ended.stderr

@@ -21,6 +21,9 @@ EMBEDDED: Final = "embedded:"
 WEIGHT_MAX: Final = 1000
 
 _HOST_LABEL = re.compile(r"[a-z0-9_-]{1,63}")
+_NO_CERTIFICATE: Final = "contains no certificate in PEM form (-----BEGIN CERTIFICATE-----)"
+_MISMATCHES: Final = frozenset({"KEY_TYPE_MISMATCH", "KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED"})
+"""OpenSSL's reasons why a private key does not fit its certificate; the last one is for another kind of key."""
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,6}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 FRAMING: Final = frozenset(
@@ -254,11 +257,51 @@ def _named(written: Path, located: Path) -> str:
 
 
 def _certificates(path: Path) -> Path:
+    if not _has_certificate(path):
+        reject(f"{_named(path, path)} {_NO_CERTIFICATE}")
+    return path
+
+
+def _has_certificate(path: Path) -> bool:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
-    except ssl.SSLError:
-        reject(f"{_named(path, path)} contains no certificate in PEM form (-----BEGIN CERTIFICATE-----)")
-    return path
+    except OSError:  # of OpenSSL too
+        return False
+    return True
+
+
+def check_client_certificate(certificate: Path, key: Path | None) -> None:
+    """Reject a client certificate and key that a TLS context does not accept.
+
+    Args:
+        certificate: The file of `client_cert`.
+        key: The file of `client_key`; by default the key is in the file of the certificate.
+
+    Raises:
+        ValidationError: At the key of the file that is wrong.
+    """
+    name, path = ("client_cert", certificate) if key is None else ("client_key", key)
+    try:
+        # Without a password OpenSSL would prompt on the terminal for that of an encrypted key.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, password="")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None)
+        if reason in _MISMATCHES:
+            reject(f"{_named(path, path)} contains the private key of another certificate", name)
+        if reason is not None:
+            reject(f"{_named(certificate, certificate)} cannot be used: {reason}", "client_cert")
+        if not _has_certificate(certificate):
+            reject(f"{_named(certificate, certificate)} {_NO_CERTIFICATE}", "client_cert")
+        if b"ENCRYPTED" in _content(path):
+            reject(f"{_named(path, path)} is encrypted: give the key without a pass phrase", name)
+        reject(f"{_named(path, path)} contains no private key in PEM form", name)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 Seconds = Annotated[float, BeforeValidator(_number), Field(ge=0, allow_inf_nan=False)]

@@ -14,6 +14,7 @@ from proxy.settings.fields import (
     ProxyUrl,
     ReadableFile,
     Template,
+    check_client_certificate,
 )
 from proxy.settings.recipe_values import Scalar
 from proxy.settings.section import Section, reject, reject_together
@@ -93,12 +94,14 @@ class RequestSection(CredentialSection):
     client_cert: ReadableFile | None = None
     """PEM certificate that identifies the proxy to the endpoint (mutual TLS),"""
     client_key: ReadableFile | None = None
-    """and its key, if it is in a separate file."""
+    """and its key without a pass phrase, if it is in a separate file."""
     proxy: ProxyUrl | None = None
     """The HTTP proxy to use; proxies of the environment are ignored."""
 
     @model_validator(mode="after")
-    def _has_a_certificate_for_its_key(self) -> Self:
+    def _has_a_usable_client_certificate(self) -> Self:
         if self.client_key is not None and self.client_cert is None:
             reject("requires client_cert as well", "client_key")
+        if self.client_cert is not None:
+            check_client_certificate(self.client_cert, self.client_key)
         return self
