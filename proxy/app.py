@@ -13,13 +13,13 @@ from proxy.app_parts import EXTENSION, app_parts, open_app_parts
 from proxy.asgi import Application, HttpRequest, RelaySteps, http_request, to_quart
 from proxy.blueprints import api_docs, index, llm_proxy, offload, ops, status
 from proxy.blueprints.realtime import RealtimeConnection
-from proxy.config_snapshots import merge_settings
 from proxy.cors import allow_pages, is_api_preflight
 from proxy.credentials.sharing.host import TokenFolder
 from proxy.drain import Drain
 from proxy.errors import BodyTimeout, InternalError, InvalidRequest, MethodNotAllowed, NotFound, ProxyError
 from proxy.lifecycle import admit_caller
 from proxy.settings import Settings
+from proxy.settings.restart import changes_that_need_restart, merge_settings
 from proxy.telemetry import get_logger
 from proxy.telemetry.readings import HttpServerReading
 from proxy.telemetry.worker_reports import WorkerReports
@@ -105,7 +105,13 @@ async def reload(app: Application, settings: Settings) -> None:
     """
     await app.serving.wait()
     snapshots = app_parts(app).snapshots
-    settings = merge_settings(snapshots.current.settings, settings)
+    running = snapshots.current.settings
+    changed = sorted(changes_that_need_restart(running, settings))
+    if changed:
+        get_logger("proxy").warning(
+            "restart_needed", sections=changed, meaning="the rest of the settings is in force"
+        )
+    settings = merge_settings(running, settings)
     await snapshots.replace(settings)
     _bound_bodies(app, settings)
 

@@ -11,11 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from proxy.credentials.sharing.host import TokenFolder
 from proxy.drain import Drain
-from proxy.errors import SettingsError
 from proxy.services import Services, WorkerState, open_services, open_worker_state
 from proxy.settings import Settings
-from proxy.settings.references import reference_problems
-from proxy.settings.section import dotted
 from proxy.task_groups import task_group
 from proxy.telemetry import get_logger
 from proxy.telemetry.readings import HttpServerReading
@@ -23,9 +20,6 @@ from proxy.telemetry.readings import HttpServerReading
 if TYPE_CHECKING:
     from proxy.chat.service import ChatService
 
-NEEDS_RESTART: Final = ("chat", "shared", "gateway", "cors", "logs", "traces")
-"""Sections that are read at start-up only."""
-_ACCESS_NEEDS_RESTART: Final = ("sharing", "trusted_proxies")
 _log: Final = get_logger("proxy")
 
 
@@ -146,24 +140,3 @@ async def open_snapshots(
             for task in tasks:
                 task.cancel()
             snapshots.close_all()
-
-
-def merge_settings(running: Settings, new: Settings) -> Settings:
-    """Return the new settings with the running ones in place of those that need a restart, and log which.
-
-    Raises:
-        SettingsError: The combination is not valid.
-    """
-    access = {name: getattr(running.access, name) for name in _ACCESS_NEEDS_RESTART}
-    kept = {name: getattr(running, name) for name in NEEDS_RESTART}
-    changed = [name for name, value in kept.items() if value != getattr(new, name)]
-    changed += [f"access.{name}" for name, value in access.items() if value != getattr(new.access, name)]
-    if changed:
-        _log.warning(
-            "restart_needed", sections=sorted(changed), meaning="the rest of the settings is in force"
-        )
-    merged = new.model_copy(update={**kept, "access": new.access.model_copy(update=access)})
-    problems = [f"{dotted(path)}: {words}" for path, words in reference_problems(merged)]
-    if problems:
-        raise SettingsError(*problems, "[chat], [shared] and [gateway] change with a restart only")
-    return merged

@@ -10,7 +10,8 @@ MASK = "********"
 class Secret:
     """A string that is revealed only to write it into a request or to compare it.
 
-    Comparison takes constant time. Neither repr nor formatting reveals the value, and it cannot be pickled.
+    Comparison takes constant time. Neither repr nor formatting reveals the value, and it cannot be pickled,
+    except by `proxy.cli.worker_configuration` for the worker processes.
     """
 
     __slots__ = ("_value",)

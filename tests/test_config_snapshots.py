@@ -14,11 +14,11 @@ from structlog.testing import capture_logs
 from proxy import tls_contexts
 from proxy.app import create_app, reload
 from proxy.app_parts import app_parts
-from proxy.config_snapshots import NEEDS_RESTART
 from proxy.credentials.sources import http
 from proxy.drain import Drain
 from proxy.errors import SettingsError
 from proxy.settings import Settings, load_settings
+from proxy.settings.restart import NEEDS_RESTART
 from proxy.tls_contexts import TlsFiles, build_context
 from proxy.upstream import client
 from proxy.wire.endpoints import CHAT_COMPLETIONS
@@ -411,7 +411,9 @@ async def test_changing_access_sharing_needs_a_restart(run_proxy: RunProxy, tmp_
 
 async def test_a_failed_reload_keeps_no_resources(run_proxy: RunProxy, tmp_path: Path) -> None:
     file = make_certificate(tmp_path).rename(tmp_path / "client.pem")
-    bad = '[credentials.z]\nsource = "http"\nurl = "https://a.test"\ntoken = "t"\nclient_cert = "client.pem"\n'
+    bad = (
+        '[credentials.z]\nsource = "http"\nurl = "https://a.test"\ntoken = "t"\nclient_cert = "client.pem"\n'
+    )
     async with raw_upstream(ok) as upstream, run_proxy(upstream.url) as proxy:
         source = proxy.services.credentials["corp"].source
         new = settings(tmp_path, upstream.url, more=bad)

@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from proxy.errors import SettingsError
 from proxy.server.certificates import Certificates
@@ -63,12 +63,51 @@ def _age(state: tuple[int, int, int]) -> float:
     return time.time() - state[2] / 1e9
 
 
+async def read_when_complete(load: Callable[[], Settings], file: Path | None) -> Settings:
+    """Load the settings once no file that they consist of is being written.
+
+    Args:
+        load: Reads and checks the settings. It runs in a thread.
+        file: The file that `load` reads. It may name further files with `${file:}`.
+
+    Raises:
+        SettingsError: They cannot be loaded.
+    """
+    if file is not None:
+        await wait_until_stable(file)
+        secrets = await asyncio.to_thread(referenced_files, file, os.environ)
+        await wait_until_stable(file, *secrets)
+    return await asyncio.to_thread(load)
+
+
+@contextlib.contextmanager
+def failures_logged() -> Iterator[None]:
+    """Log why a reload fails."""
+    log = get_logger("proxy")
+    try:
+        yield
+    except SettingsError as error:
+        log.error("reload_rejected", problems=error.problems, meaning="the old settings stay in effect")
+    except Exception:  # Nothing may stop the service.
+        log.exception("reload_failed", meaning="the old settings stay in effect")
+
+
+@contextlib.contextmanager
+def certificate_failures_logged() -> Iterator[None]:
+    """Log why new certificates cannot be used."""
+    try:
+        yield
+    except SettingsError as error:
+        get_logger("proxy").error(
+            "certificate_rejected", problems=error.problems, meaning="the old one stays"
+        )
+
+
 @contextlib.asynccontextmanager
 async def reloading(
     hangup: asyncio.Event,
     serve_by: ServeBy,
     load: Callable[[], Settings],
-    resolve: Callable[[Settings], Settings],
     file: Path | None = None,
     certificates: Certificates | None = None,
 ) -> AsyncIterator[None]:
@@ -77,13 +116,19 @@ async def reloading(
     Args:
         hangup: Set by the signal.
         serve_by: Puts settings into effect.
-        load: Reads and checks the settings. It runs in a thread.
-        resolve: Points the settings to the demonstration gateway.
-        file: The file that `load` reads, once it and the files of its `${file:}` have stopped changing.
+        load: See `read_when_complete`.
+        file: See `read_when_complete`.
         certificates: Reloaded as well, independently of the settings.
     """
+    async with running(_reload_forever(hangup, serve_by, load, file, certificates)):
+        yield
+
+
+@contextlib.asynccontextmanager
+async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Do some work in a task until the block ends."""
     async with task_group() as group:
-        task = group.create_task(_reload_forever(serve_by, load, resolve, hangup, file, certificates))
+        task = group.create_task(work)
         try:
             yield
         finally:
@@ -91,31 +136,18 @@ async def reloading(
 
 
 async def _reload_forever(
+    hangup: asyncio.Event,
     serve_by: ServeBy,
     load: Callable[[], Settings],
-    resolve: Callable[[Settings], Settings],
-    hangup: asyncio.Event,
     file: Path | None,
     certificates: Certificates | None,
 ) -> None:
-    log = get_logger("proxy")
     while True:
         await hangup.wait()
         hangup.clear()
         if certificates is not None:
-            try:
+            with certificate_failures_logged():
                 await asyncio.to_thread(certificates.reload)
-            except SettingsError as error:
-                log.error("certificate_rejected", problems=error.problems, meaning="the old one stays")
-        try:
-            if file is not None:
-                await wait_until_stable(file)
-                secrets = await asyncio.to_thread(referenced_files, file, os.environ)
-                await wait_until_stable(file, *secrets)
-            await serve_by(resolve(await asyncio.to_thread(load)))
-        except SettingsError as error:
-            log.error("reload_rejected", problems=error.problems, meaning="the old settings stay in effect")
-        except Exception:  # Nothing may stop the service.
-            log.exception("reload_failed", meaning="the old settings stay in effect")
-        else:
-            log.info("reloaded")
+        with failures_logged():
+            await serve_by(await read_when_complete(load, file))
+            get_logger("proxy").info("reloaded")

@@ -9,18 +9,19 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 
 from proxy.access import is_loopback, uses_default_keys
 from proxy.cli.announcement import announce
 from proxy.cli.serve_workers import check_workers, supervise
 from proxy.cli.server import address_of, inherited_sockets, load_server_config, open_slots, split_bind
+from proxy.cli.worker_configuration import WorkerConfiguration, unpack
 from proxy.errors import SettingsError
-from proxy.server.certificates import open_certificates
+from proxy.server.certificates import TlsContents, open_certificates, uses_tls
 from proxy.server.event_loop import run
 from proxy.server.other_servers import check_server
-from proxy.server.signals import handled_signals
+from proxy.server.signals import Signals, handled_signals
 from proxy.server.supervisor import Lifeline
 from proxy.settings import Settings, load_settings
 from proxy.telemetry import configure_logs, writing_to
@@ -29,57 +30,82 @@ from proxy.token_ids import load_token_texts
 
 def serve(options: argparse.Namespace) -> int:
     """Serve the proxy; returns when it has drained."""
+    if options.assignment is not None:
+        return _serve_as_worker(options)
     settings = load_settings(options.config, os.environ)
     server = load_server_config(options.bind)
     workers = options.workers or server.workers
-    is_supervisor = workers > 1 and options.assignment is None
-    if not is_supervisor:
+    if workers == 1:
         import_worker()
-    with contextlib.ExitStack() as stack:
-        shared = None
-        inherited = inherited_sockets(os.environ)
-        if options.assignment is not None:
-            from proxy.cli.worker import SharedByWorkers
+    inherited = inherited_sockets(os.environ)
+    binds = [*map(address_of, inherited)] or [*server.bind]
+    check_workers(settings, workers)
+    check_traces(settings)
+    check_server(options.server, server, workers, inherited)
+    check_binds(settings, binds)
+    load_token_texts(settings)  # a missing encoding is reported before the port opens
 
-            lifeline = stack.enter_context(Lifeline(options.assignment))
-            assignment = lifeline.read_assignment()
-            workers = assignment.workers
-            inherited = [socket.socket(fileno=descriptor) for descriptor in assignment.descriptors]
-            shared = SharedByWorkers.of(lifeline, assignment)
-        binds = [*map(address_of, inherited)] or [*server.bind]
-        check_workers(settings, workers)
-        check_traces(settings)
-        check_server(options.server, server, workers, inherited)
-        check_binds(settings, binds)
-        load_token_texts(settings)  # a missing encoding is reported before the port opens
+    def load() -> Settings:
+        loaded = load_settings(options.config, os.environ)
+        check_workers(loaded, workers)
+        check_binds(loaded, binds)
+        return loaded
+
+    with contextlib.ExitStack() as stack:
+        signals = stack.enter_context(_logging_and_handling_signals(settings))
+        certificates = open_certificates(server) if workers == 1 else None
+        tls_contents = TlsContents.read(server) if workers > 1 and uses_tls(server) else None
+        slots = [inherited] * workers if inherited else open_slots(server.bind, server.backlog, workers)
+        for listener in {*itertools.chain(*slots)}:
+            stack.enter_context(listener)
+        if workers > 1:
+            announce(settings, slots[0], "http" if tls_contents is None else "https")
+            configuration = WorkerConfiguration(server, settings, tls_contents)
+            return supervise(options, configuration, slots, signals, load)
+
+        from proxy.cli.worker import ServeOptions, serve_until_stopped
+
+        serving = ServeOptions(
+            server, slots[0], signals, load, options.config, certificates, kind=options.server
+        )
+        run(functools.partial(serve_until_stopped, settings, serving))
+    return 0
+
+
+def _serve_as_worker(options: argparse.Namespace) -> int:
+    """Serve by what the supervisor passes, and read no settings."""
+    import_worker()
+    from proxy.cli.worker import ServeOptions, SharedByWorkers, serve_until_stopped
+
+    with contextlib.ExitStack() as stack:
+        lifeline = stack.enter_context(Lifeline(options.assignment))
+        assignment, packed = lifeline.read_assignment()
+        configuration: WorkerConfiguration = unpack(packed)
+        settings, server = configuration.settings, configuration.server
+        load_token_texts(settings)
+        signals = stack.enter_context(_logging_and_handling_signals(settings))
+        lifeline.report_signal_handling()
+        certificates = open_certificates(server, configuration.tls_contents)
+        listeners = [socket.socket(fileno=descriptor) for descriptor in assignment.descriptors]
+        for listener in listeners:
+            stack.enter_context(listener)
+        shared = SharedByWorkers.of(lifeline, assignment)
+        serving = ServeOptions(
+            server, listeners, signals, certificates=certificates, shared=shared, kind=options.server
+        )
+        run(functools.partial(serve_until_stopped, settings, serving))
+    return 0
+
+
+@contextlib.contextmanager
+def _logging_and_handling_signals(settings: Settings) -> Iterator[Signals]:
+    """Write everything on standard error to the log, and handle signals."""
+    with contextlib.ExitStack() as stack:
         log = stack.enter_context(writing_to(sys.stderr))
         stack.enter_context(contextlib.redirect_stderr(log))
         configure_logs(settings.logs, log, permanent=True)
         logging.captureWarnings(capture=True)
-        signals = stack.enter_context(handled_signals())
-        if shared is not None:
-            shared.lifeline.report_signal_handling()
-        certificates = open_certificates(server)
-        slots = [inherited] * workers if inherited else open_slots(server.bind, server.backlog, workers)
-        for listener in {*itertools.chain(*slots)}:
-            stack.enter_context(listener)
-        if is_supervisor:
-            announce(settings, slots[0], "http" if certificates is None else "https")
-            return supervise(options, server, slots, signals)
-
-        from proxy.cli.worker import ServeOptions, serve_until_stopped
-
-        def load() -> Settings:
-            loaded = load_settings(options.config, os.environ)
-            check_workers(loaded, workers)
-            check_binds(loaded, binds)
-            return loaded
-
-        serving = ServeOptions(
-            server, slots[0], signals, load, options.config, certificates, shared, options.server
-        )
-        run(functools.partial(serve_until_stopped, settings, serving))
-    return 0
+        yield stack.enter_context(handled_signals())
 
 
 def import_worker() -> None:

@@ -14,11 +14,18 @@ from typing import Final, Self
 from proxy.app import create_app, reload
 from proxy.cli.announcement import announce
 from proxy.cli.gateway import embedded_gateway
-from proxy.cli.reload import reloading
+from proxy.cli.reload import (
+    ServeBy,
+    certificate_failures_logged,
+    failures_logged,
+    reloading,
+    running,
+)
 from proxy.cli.server import HARD_STOP_SECONDS
+from proxy.cli.worker_configuration import unpack
 from proxy.credentials.sharing.host import TokenFolder
 from proxy.drain import Drain
-from proxy.server.certificates import Certificates
+from proxy.server.certificates import Certificates, TlsContents
 from proxy.server.config import ServerConfig
 from proxy.server.other_servers import OURS, serve_on
 from proxy.server.serve import serve as serve_application
@@ -60,7 +67,7 @@ class ServeOptions:
         server: The server's options; `graceful_timeout` is the time that running exchanges get.
         sockets: Where to listen.
         signals: The signals, handled since before the sockets were opened.
-        load: Reads the settings again, at SIGHUP.
+        load: Reads the settings again, at SIGHUP. One worker among several gets them from its supervisor.
         file: The file that `load` reads.
         certificates: The certificates for TLS; None for plain HTTP.
         shared: What this worker shares with others, if there are several.
@@ -89,8 +96,9 @@ async def serve_until_stopped(settings: Settings, options: ServeOptions) -> None
     drain, log, server, shared = Drain(), get_logger("proxy"), options.server, options.shared
     hard_stop = asyncio.timeout(None)
     stop = options.signals.stop()
+    offers: asyncio.Queue[bytes] = asyncio.Queue()
     if shared is not None:
-        shared.lifeline.watch(functools.partial(stop.signalled, signal.SIGTERM))
+        shared.lifeline.watch(functools.partial(stop.signalled, signal.SIGTERM), offers.put_nowait)
     stopped = functools.partial(_stopped, options, stop, drain, server.graceful_timeout, hard_stop)
     # At the end of the grace period streams get an error event, and this much later the server cuts the rest.
     server.graceful_timeout += options.hard_stop_seconds / 2
@@ -101,10 +109,17 @@ async def serve_until_stopped(settings: Settings, options: ServeOptions) -> None
         token_folder, reports = (None, None) if shared is None else (shared.token_folder, shared.reports)
         reading = HttpServerReading(listeners=options.sockets)
         app = create_app(resolved, drain, token_folder, reports, reading)
-        reloads = reloading(
-            options.signals.hangup(), functools.partial(reload, app), options.load or (lambda: settings),
-            resolve, options.file, options.certificates,
-        )  # fmt: skip
+
+        async def serve_by(new: Settings) -> None:
+            await reload(app, resolve(new))
+
+        if shared is None:
+            reloads = reloading(
+                options.signals.hangup(), serve_by, options.load or (lambda: settings), options.file,
+                options.certificates,
+            )  # fmt: skip
+        else:
+            reloads = running(_accept_offers(offers, serve_by, options.certificates, shared.lifeline))
         max_connections = resolved.limits.max_connections
         try:
             async with hard_stop, reloads:
@@ -121,6 +136,25 @@ async def serve_until_stopped(settings: Settings, options: ServeOptions) -> None
         except (TimeoutError, asyncio.InvalidStateError):  # Hypercorn raises the latter when cancelled
             log.warning("drain_incomplete", running=drain.running)
     log.info("stopped")
+
+
+async def _accept_offers(
+    offers: asyncio.Queue[bytes], serve_by: ServeBy, certificates: Certificates | None, lifeline: Lifeline
+) -> None:
+    """Put into effect what the supervisor offers, and report whether that succeeded."""
+    while True:
+        offer: Settings | TlsContents = unpack(await offers.get())
+        succeeded = False
+        if isinstance(offer, Settings):
+            with failures_logged():
+                await serve_by(offer)
+                get_logger("proxy").info("reloaded")
+                succeeded = True
+        elif certificates is not None:
+            with certificate_failures_logged():
+                await asyncio.to_thread(certificates.reload, offer)
+                succeeded = True
+        lifeline.report_reload(succeeded=succeeded)
 
 
 async def _stopped(

@@ -1,12 +1,46 @@
 """The certificate of the server, and how a new one replaces it while the server runs."""
 
+import contextlib
+import copy
+import os
 import ssl
-from typing import Final
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Final, Self
 
 from proxy.errors import SettingsError
 from proxy.server.config import ServerConfig
 
 PROTOCOLS: Final = ["http/1.1"]
+_FILES: Final = ("certfile", "keyfile", "ca_certs")
+"""The keys of `hypercorn.toml` that name a file of TLS."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsContents:
+    """What the files of TLS contained when they were last accepted.
+
+    Workers are given these contents: the files themselves may be replaced at any time.
+    """
+
+    contents: tuple[tuple[str, bytes], ...] = field(repr=False)
+    """The key in `hypercorn.toml` and the content of each file."""
+
+    @classmethod
+    def read(cls, config: ServerConfig) -> Self:
+        """Read the files, and check that they can be used.
+
+        Raises:
+            SettingsError: They cannot be used.
+        """
+        named = {key: getattr(config, key) for key in _FILES}
+        with _explained(config):
+            contents = ((key, Path(path).read_bytes()) for key, path in named.items() if path is not None)
+            files = cls(tuple(contents))
+        _load(config, files)
+        return files
 
 
 class Certificates:
@@ -14,50 +48,87 @@ class Certificates:
 
     Args:
         config: Its `certfile` and `keyfile`, and how TLS is spoken.
+        files: What these files contain; by default they are read.
 
     Raises:
         SettingsError: They cannot be used.
     """
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: ServerConfig, files: TlsContents | None = None) -> None:
         self._config = config
-        self._newest = self.context = _load(config)
+        self._newest = self.context = _load(config, files)
         # Called in each handshake. A context that is complete takes over at once; loading new files into
         # the one in use could leave it with a certificate and a key that do not match.
         self.context.sni_callback = self._choose
 
-    def reload(self) -> None:
+    def reload(self, files: TlsContents | None = None) -> None:
         """Reload the certificate for new connections.
 
         Raises:
             SettingsError: The certificate cannot be used; the old one stays in use.
         """
-        self._newest = _load(self._config)
+        self._newest = _load(self._config, files)
 
     def _choose(self, connection: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _context: object) -> None:
         connection.context = self._newest
 
 
-def open_certificates(config: ServerConfig) -> Certificates | None:
+def uses_tls(config: ServerConfig) -> bool:
+    """Return whether a server uses TLS.
+
+    Raises:
+        SettingsError: One of the two files is not named.
+    """
+    if (config.certfile is None) != (config.keyfile is None):
+        raise SettingsError("certfile, keyfile: TLS needs both")
+    return config.ssl_enabled
+
+
+def open_certificates(config: ServerConfig, files: TlsContents | None = None) -> Certificates | None:
     """Return the certificates of a configuration; nothing where it serves without TLS.
 
     Raises:
         SettingsError: They cannot be used, or one of the two files is not named.
     """
-    if (config.certfile is None) != (config.keyfile is None):
+    return Certificates(config, files) if uses_tls(config) else None
+
+
+def _load(config: ServerConfig, files: TlsContents | None) -> ssl.SSLContext:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_explained(config))
+        source = config
+        if files is not None:
+            source = copy.copy(config)
+            for key, content in files.contents:
+                setattr(source, key, stack.enter_context(_path_of(content)))
+        context = source.create_ssl_context()
+    if context is None:
         raise SettingsError("certfile, keyfile: TLS needs both")
-    return Certificates(config) if config.ssl_enabled else None
+    context.set_alpn_protocols(PROTOCOLS)
+    return context
 
 
-def _load(config: ServerConfig) -> ssl.SSLContext:
+@contextlib.contextmanager
+def _explained(config: ServerConfig) -> Iterator[None]:
     try:
-        context = config.create_ssl_context()
+        yield
     except (OSError, ValueError) as error:  # of OpenSSL too
         words = getattr(error, "strerror", None) or error
         raise SettingsError(
             f"certfile, keyfile: {config.certfile} and {config.keyfile} cannot be used: {words}"
         ) from error
-    if context is None:
-        raise SettingsError("certfile, keyfile: TLS needs both")
-    context.set_alpn_protocols(PROTOCOLS)
-    return context
+
+
+@contextlib.contextmanager
+def _path_of(content: bytes) -> Iterator[str]:
+    """Yield the path of a file without a name: OpenSSL reads a certificate and its key from a path only."""
+    with _open_nameless() as file:
+        file.write(content)
+        file.seek(0)
+        yield f"/dev/fd/{file.fileno()}"
+
+
+def _open_nameless() -> IO[bytes]:
+    if hasattr(os, "memfd_create"):  # Linux, unless Python was built for an old C library
+        return os.fdopen(os.memfd_create("tls"), "w+b")
+    return tempfile.TemporaryFile()

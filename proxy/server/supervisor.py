@@ -1,7 +1,11 @@
 """The worker processes of one service: started, replaced when they die or hang, signalled and ended together.
 
 The supervisor keeps every listening socket open. The connections that arrive for a worker that has died wait
-there for its successor, and none is lost.
+there for its successor, and none is lost. If the successor cannot start, its port is closed: the kernel then
+gives all connections to the other workers.
+
+All workers serve by one configuration, which the supervisor passes to them. A worker reads no file of it:
+what is on the disk may be incomplete, rejected, or not meant to be loaded yet.
 """
 
 import asyncio
@@ -11,12 +15,13 @@ import itertools
 import json
 import signal
 import socket
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Final, Self
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Self
 
 from proxy.errors import SettingsError
-from proxy.server.signals import HANGUP, STOP, Signals
+from proxy.server.signals import STOP, Signals
 from proxy.telemetry import get_logger
 
 STEADY_SECONDS: Final = 10.0
@@ -32,7 +37,12 @@ START_SECONDS: Final = 120.0
 """How long a worker may take until its first beat: its imports come before its event loop."""
 _HANDLES_SIGNALS: Final = b"handles signals\n"
 _READY: Final = b"ready\n"
+_RELOADED: Final = b"reloaded\n"
+_NOT_RELOADED: Final = b"not reloaded\n"
 _BEAT: Final = b"\n"
+_LENGTH: Final = struct.Struct("!I")
+"""Precedes each message to a worker."""
+_READ_BYTES: Final = 64 * 1024
 _IGNORING: Final = ("/bin/sh", "-c", 'trap "" INT HUP; exec "$@"', "sh")
 """Starts a command that ignores SIGINT and SIGHUP until it handles them.
 
@@ -50,7 +60,7 @@ class Assignment:
     """The descriptors of the sockets on which it accepts connections."""
     folder: str
     """The folder for files that the workers share; nobody else can read it."""
-    key: str
+    key: str = field(repr=False)
     """The key that encrypts those files: 32 bytes in base64, kept only in the memory of the processes."""
 
     @property
@@ -59,26 +69,47 @@ class Assignment:
         return base64.b64decode(self.key)
 
 
+def _framed(message: bytes) -> bytes:
+    return _LENGTH.pack(len(message)) + message
+
+
 class Lifeline:
     """A worker's connection to its supervisor. Its end means that the supervisor has died."""
 
     def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=descriptor)
+        self._received = bytearray()
 
-    def read_assignment(self) -> Assignment:
-        """Return what the supervisor assigns.
+    def read_assignment(self) -> tuple[Assignment, bytes]:
+        """Return what the supervisor assigns, and the configuration to start with.
 
         Raises:
             SettingsError: Nothing in time: no supervisor has started this process.
         """
         self._socket.settimeout(ASSIGNMENT_SECONDS)
         try:
-            line = self._socket.makefile("rb").readline()
-            return Assignment(**json.loads(line))
-        except (OSError, ValueError, TypeError) as error:
+            return Assignment(**json.loads(self._read_message())), self._read_message()
+        except (OSError, EOFError, ValueError, TypeError) as error:
             raise SettingsError("--assignment: is for worker processes only") from error
         finally:
             self._socket.setblocking(False)  # noqa: FBT003 - the name says it
+
+    def _read_message(self) -> bytes:
+        while (message := next(self._complete_messages(), None)) is None:
+            if not (received := self._socket.recv(_READ_BYTES)):
+                raise EOFError
+            self._received += received
+        return message
+
+    def _complete_messages(self) -> Iterator[bytes]:
+        """Remove complete messages from what was received."""
+        while len(self._received) >= _LENGTH.size:
+            end = _LENGTH.size + _LENGTH.unpack_from(self._received)[0]
+            if len(self._received) < end:
+                return
+            message = bytes(self._received[_LENGTH.size : end])
+            del self._received[:end]
+            yield message
 
     def report_signal_handling(self) -> None:
         """Let the supervisor know that signals have their handlers."""
@@ -90,23 +121,38 @@ class Lifeline:
         with contextlib.suppress(OSError):
             self._socket.send(_READY)
 
-    def watch(self, act: Callable[[], None]) -> None:
-        """Show that the event loop runs, and call back when the supervisor has died; needs a running loop."""
+    def report_reload(self, *, succeeded: bool) -> None:
+        """Let the supervisor know whether this worker serves by its last offer."""
+        with contextlib.suppress(OSError):
+            self._socket.send(_RELOADED if succeeded else _NOT_RELOADED)
+
+    def watch(self, supervisor_died: Callable[[], None], offered: Callable[[bytes], None]) -> None:
+        """Show that the event loop runs; call back for each offer, and when the supervisor has died.
+
+        It needs a running loop. Each offer has to be answered by `report_reload`.
+        """
         loop = asyncio.get_running_loop()
         self._beat(loop)
 
-        def look() -> None:
+        def receive() -> None:
             try:
-                has_ended = not self._socket.recv(1)
+                received = self._socket.recv(_READ_BYTES)
             except BlockingIOError:
                 return
             except ConnectionError:  # It has died with a heartbeat that it had not read.
-                has_ended = True
-            if has_ended:
+                received = b""
+            self._received += received
+            deliver()
+            if not received:
                 loop.remove_reader(self._socket)
-                act()
+                supervisor_died()
 
-        loop.add_reader(self._socket, look)
+        def deliver() -> None:
+            for message in self._complete_messages():
+                offered(message)
+
+        deliver()  # what arrived together with the assignment
+        loop.add_reader(self._socket, receive)
 
     def _beat(self, loop: asyncio.AbstractEventLoop) -> None:
         with contextlib.suppress(OSError):  # The supervisor does not read, or has died.
@@ -120,6 +166,42 @@ class Lifeline:
         self._socket.close()
 
 
+@dataclass(slots=True, eq=False)
+class _Worker:
+    """A running worker process.
+
+    Args:
+        process: The process.
+        writer: The connection to its lifeline.
+        configuration: By what it serves, or was offered to serve.
+        handles_signals: Whether it has handlers for signals.
+        decision: Whether it serves by what it was offered; None if it ends before.
+    """
+
+    process: asyncio.subprocess.Process
+    writer: asyncio.StreamWriter
+    configuration: bytes = field(repr=False)
+    handles_signals: bool = False
+    decision: asyncio.Future[bool | None] | None = None
+
+    def offer(self, message: bytes, configuration: bytes) -> asyncio.Future[bool | None]:
+        """Send an offer; return the worker's decision."""
+        self.configuration = configuration
+        self.decision = asyncio.get_running_loop().create_future()
+        self.writer.write(_framed(message))
+        return self.decision
+
+    def decided(self, accepted: bool | None) -> None:  # noqa: FBT001 - the result of the future
+        """Set the decision about the offer, if there is one."""
+        if self.decision is not None and not self.decision.done():
+            self.decision.set_result(accepted)
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal unless the process has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.send_signal(number)
+
+
 class Supervisor:
     """Keeps one worker process running for each set of sockets.
 
@@ -131,6 +213,7 @@ class Supervisor:
         stop_seconds: How long workers may take to end after a signal; then they are killed.
         hang_seconds: How long a worker may be silent.
         kept_open: Descriptors that stay open in each worker until it ends.
+        configuration: What a worker starts with.
     """
 
     def __init__(
@@ -142,33 +225,58 @@ class Supervisor:
         stop_seconds: float,
         hang_seconds: float = HANG_SECONDS,
         kept_open: Sequence[int] = (),
+        configuration: bytes = b"",
     ) -> None:
         self._command = command
-        self._slots = slots
+        self._slots = [[*slot] for slot in slots]
+        self._addresses = [[(each.family, each.getsockname()) for each in slot] for slot in slots]
         self._folder = folder
         self._key = base64.b64encode(key).decode()
         self._stop_seconds = stop_seconds
         self._hang_seconds = hang_seconds
         self._kept_open = kept_open
-        self._running: dict[int, asyncio.subprocess.Process] = {}
-        self._handling_signals: set[int] = set()
-        self._to_reload: set[int] = set()
-        """Workers that have to reload as soon as they handle signals."""
+        self._configuration = configuration
+        self._running: dict[int, _Worker] = {}
+        self._failing: set[int] = set()
+        """The workers whose last start failed."""
         self._stopping = asyncio.Event()
         self._status = 0
         self._log = get_logger("supervisor")
 
     async def run(self, signals: Signals) -> int:
         """Keep the workers running until a signal ends them all; return the exit status of the service."""
-        signals.handle([*STOP, *HANGUP], self._signalled)
-        async with asyncio.TaskGroup() as group:
-            killing = group.create_task(self._kill_late())
-            try:
-                await self._keep_all()
-            finally:
-                killing.cancel()
+        signals.handle(STOP, self._signalled)
+        try:
+            async with asyncio.TaskGroup() as group:
+                killing = group.create_task(self._kill_late())
+                try:
+                    await self._keep_all()
+                finally:
+                    killing.cancel()
+        finally:
+            self._close_listeners()
         self._log.info("stopped", status=self._status)
         return self._status
+
+    async def offer(self, message: bytes, configuration: bytes) -> bool:
+        """Let the workers change their configuration; return whether new workers start with it from now on.
+
+        They do if a worker has accepted it. If none has, but one has rejected it, nothing changes. A worker
+        that starts meanwhile gets the offer as well, so that no two workers differ.
+
+        Args:
+            message: The change, for workers that run.
+            configuration: What a worker starts with that needs no such message.
+        """
+        decisions: list[bool | None] = []
+        while waiting := [one for one in self._running.values() if one.configuration is not configuration]:
+            decisions += [
+                await decision for decision in [one.offer(message, configuration) for one in waiting]
+            ]
+        accepted = any(decisions) or False not in decisions
+        if accepted:
+            self._configuration = configuration
+        return accepted
 
     async def _keep_all(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -176,25 +284,21 @@ class Supervisor:
                 group.create_task(self._keep(worker))
 
     def _signalled(self, number: int) -> None:
-        if number in STOP:
-            self._stopping.set()
-            for listener in {*itertools.chain(*self._slots)}:
-                listener.close()  # The workers have theirs, and close them when they should.
-        if number in HANGUP:
-            self._to_reload |= {*range(len(self._slots))} - self._handling_signals
-        for worker, process in self._running.items():
-            with contextlib.suppress(ProcessLookupError):
-                if worker in self._handling_signals:
-                    process.send_signal(number)
-                elif number in STOP:
-                    process.terminate()
+        self._stopping.set()
+        self._close_listeners()  # The workers have theirs, and close them when they should.
+        for worker in self._running.values():
+            # A worker that does not handle signals yet ignores SIGINT.
+            worker.send_signal(number if worker.handles_signals else signal.SIGTERM)
+
+    def _close_listeners(self) -> None:
+        for listener in {*itertools.chain(*self._slots)}:
+            listener.close()
 
     async def _kill_late(self) -> None:
         await self._stopping.wait()
         await asyncio.sleep(self._stop_seconds)
-        for process in self._running.values():
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+        for worker in self._running.values():
+            worker.send_signal(signal.SIGKILL)
 
     async def _keep(self, worker: int) -> None:
         loop = asyncio.get_running_loop()
@@ -213,15 +317,46 @@ class Supervisor:
                 if status and was_ready:  # A worker that was not ready yet is killed by the signal.
                     self._status = self._status or 1
                 return
-            if starts == 1 and not was_ready:
-                self._status = status if status > 0 else 1
-                self._signalled(signal.SIGTERM)
-                return
+            if not was_ready:
+                self._failing.add(worker)
+                self._stop_listening(worker)
+                if starts == 1 or len(self._failing) == len(self._slots):
+                    self._give_up(status)
+                    return
             steady = was_ready and loop.time() - began > STEADY_SECONDS
             pause = 0.0 if starts == 1 or steady else min(max(2 * pause, PAUSE_SECONDS), PAUSE_SECONDS_MAX)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._stopping.wait()
+
+    def _give_up(self, status: int) -> None:
+        """End the service: it cannot start, or no worker is left that can."""
+        self._log.error("workers_cannot_start", failing=sorted(self._failing))
+        self._status = status if status > 0 else 1
+        self._signalled(signal.SIGTERM)
+
+    # --- the sockets
+
+    def _stop_listening(self, worker: int) -> None:
+        """Close the sockets on which only this worker listens; connections that wait there are reset."""
+        shared = {*itertools.chain(*(slot for other, slot in enumerate(self._slots) if other != worker))}
+        for listener in self._slots[worker]:
+            if listener not in shared:
+                listener.close()
+
+    def _open_again(self, worker: int) -> list[socket.socket]:
+        """Return a worker's sockets; those that were closed are bound again, and the worker lets them listen.
+
+        Raises:
+            OSError: An address cannot be bound.
+        """
+        slot = self._slots[worker]
+        for index, address in enumerate(self._addresses[worker]):
+            if slot[index].fileno() < 0:
+                slot[index] = _bound(*address)
+        return slot
+
+    # --- the processes
 
     async def _work(self, worker: int) -> tuple[int, bool]:
         """Run one worker to its end; return its status, and whether it ever accepted connections.
@@ -229,11 +364,9 @@ class Supervisor:
         Raises:
             OSError: The system has no descriptor, no process or no memory left for it.
         """
-        sockets = self._slots[worker]
+        descriptors = [listener.fileno() for listener in self._open_again(worker)]
         ours, theirs = socket.socketpair()
-        assignment = Assignment(
-            worker, len(self._slots), [listener.fileno() for listener in sockets], self._folder, self._key
-        )
+        assignment = Assignment(worker, len(self._slots), descriptors, self._folder, self._key)
         with theirs:
             reader, writer = await asyncio.open_connection(sock=ours)
             try:
@@ -241,27 +374,24 @@ class Supervisor:
                     *_IGNORING,
                     *self._command,
                     str(theirs.fileno()),
-                    pass_fds=[theirs.fileno(), *assignment.descriptors, *self._kept_open],
+                    pass_fds=[theirs.fileno(), *descriptors, *self._kept_open],
                 )
             except OSError:
                 writer.close()
                 raise
-        self._running[worker] = process
+        running = self._running[worker] = _Worker(process, writer, self._configuration)
         try:
             if self._stopping.is_set():
-                process.terminate()
-            writer.write(json.dumps(asdict(assignment)).encode() + b"\n")
-            was_ready = await self._monitor(reader, worker, process)
+                running.send_signal(signal.SIGTERM)
+            writer.write(_framed(json.dumps(asdict(assignment)).encode()) + _framed(running.configuration))
+            was_ready = await self._monitor(reader, worker, running)
             return await process.wait(), was_ready
         finally:
             del self._running[worker]
-            self._handling_signals.discard(worker)
-            self._to_reload.discard(worker)
+            running.decided(None)
             writer.close()
 
-    async def _monitor(
-        self, reader: asyncio.StreamReader, worker: int, process: asyncio.subprocess.Process
-    ) -> bool:
+    async def _monitor(self, reader: asyncio.StreamReader, worker: int, running: _Worker) -> bool:
         """Read a worker's heartbeats until it ends; kill it if they stop. Return whether it was ever ready.
 
         Count missed heartbeats instead of elapsed time: if the supervisor itself was paused, the clock would
@@ -281,15 +411,32 @@ class Supervisor:
                 return was_ready
             silent, allowed = 0.0, self._hang_seconds
             if line == _HANDLES_SIGNALS:
-                self._handling_signals.add(worker)
+                running.handles_signals = True
                 allowed = START_SECONDS
-                if worker in self._to_reload:
-                    with contextlib.suppress(ProcessLookupError):
-                        process.send_signal(signal.SIGHUP)
             elif line == _READY:
                 was_ready = True
-                self._log.info("worker_ready", worker=worker, pid=process.pid)
-        self._log.error("worker_hung", worker=worker, pid=process.pid, silent_s=silent)
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
+                self._failing.discard(worker)
+                self._log.info("worker_ready", worker=worker, pid=running.process.pid)
+            elif line in {_RELOADED, _NOT_RELOADED}:
+                running.decided(line == _RELOADED)
+        self._log.error("worker_hung", worker=worker, pid=running.process.pid, silent_s=silent)
+        running.send_signal(signal.SIGKILL)
         return was_ready
+
+
+def _bound(family: int, address: Any) -> socket.socket:
+    """Return a socket that is bound beside those of other workers, but does not listen.
+
+    Raises:
+        OSError: The address cannot be bound.
+    """
+    new = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        new.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        new.bind(address)
+        new.setblocking(False)  # noqa: FBT003 - the name says it
+    except OSError:
+        new.close()
+        raise
+    return new

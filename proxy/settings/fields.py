@@ -23,7 +23,7 @@ WEIGHT_MAX: Final = 1000
 _HOST_LABEL = re.compile(r"[a-z0-9_-]{1,63}")
 _NO_CERTIFICATE: Final = "contains no certificate in PEM form (-----BEGIN CERTIFICATE-----)"
 _MISMATCHES: Final = frozenset({"KEY_TYPE_MISMATCH", "KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED"})
-"""OpenSSL's reasons why a private key does not fit its certificate; the last one is for another kind of key."""
+"""OpenSSL's reasons why a private key does not fit its certificate; the last one: its kind is another one."""
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,6}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 FRAMING: Final = frozenset(

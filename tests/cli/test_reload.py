@@ -134,7 +134,7 @@ async def test_a_reload_waits_for_the_settings_and_then_for_every_file_that_they
     hangup = asyncio.Event()
     hangup.set()
     load = functools.partial(load_settings, path, os.environ)
-    async with asyncio.timeout(PATIENCE), reloading(hangup, serve_by, load, lambda settings: settings, path):
+    async with asyncio.timeout(PATIENCE), reloading(hangup, serve_by, load, path):
         settings = await served
     assert waited == [{path}, {path, key, token, override}]
     (caller,) = settings.access.keys

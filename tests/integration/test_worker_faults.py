@@ -128,12 +128,12 @@ class Service:
         """Count the sockets of both workers."""
         return sum(connections(pid) for pid in self.workers.pids.values())
 
-    async def reload(self, settings: str, event: str) -> None:
-        """Reload the settings, and wait for the event of the result."""
+    async def reload(self, settings: str, event: str, times: int) -> None:
+        """Reload the settings, and wait until the event of the result has occurred this often."""
         before = self.count(event)
         (self.folder / "proxy.toml").write_text(settings)
         self.workers.process.send_signal(signal.SIGHUP)
-        await until(lambda: self.count(event) == before + WORKERS)
+        await until(lambda: self.count(event) == before + times)
 
     def count(self, event: str) -> int:
         """Count an event in the log."""
@@ -581,7 +581,7 @@ async def test_a_token_endpoint_that_is_down_costs_nothing_until_the_token_expir
 async def test_a_hangup_with_wrong_settings_changes_nothing(running: Service) -> None:
     path = running.folder / "proxy.toml"
     settings = path.read_text()
-    await running.reload(f"{settings}\n[nonsense]\n", "reload_rejected")
+    await running.reload(f"{settings}\n[nonsense]\n", "reload_rejected", 1)
     await running.each(a_whole_stream)
     path.write_text(settings)
 
@@ -601,10 +601,10 @@ async def test_a_key_that_a_hangup_removes_is_rejected_and_its_streams_continue(
         held = group.create_task(running.each(fault))
         for _ in range(CALLERS):
             await streaming.acquire()
-        await running.reload(settings.replace(KEY, "sk-new-key-91-0a7c"), "reloaded")
+        await running.reload(settings.replace(KEY, "sk-new-key-91-0a7c"), "reloaded", WORKERS)
         assert {*await running.each(lambda caller: status(caller, "whole"))} == {401}
     assert all(held.result())
-    await running.reload(settings, "reloaded")
+    await running.reload(settings, "reloaded", WORKERS)
 
 
 async def test_an_unread_log_stops_no_worker(running: Service) -> None:

@@ -1,6 +1,7 @@
 """TLS: `certfile` and `keyfile` of `hypercorn.toml`, with real clients, and a new pair at SIGHUP."""
 
 import asyncio
+import os
 import re
 import shlex
 import signal
@@ -16,7 +17,7 @@ import pytest
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
 from proxy.errors import SettingsError
-from proxy.server.certificates import open_certificates
+from proxy.server.certificates import TlsContents, open_certificates
 from proxy.server.config import ServerConfig
 from tests.cli.processes import ROOT, read_until, running
 from tests.pace import PATIENCE
@@ -143,3 +144,23 @@ def test_an_encrypted_key_needs_its_password(tmp_path: Path) -> None:
         open_certificates(config)
     config.keyfile_password = "secret"
     assert open_certificates(config) is not None
+
+
+@pytest.mark.parametrize("has_memory_files", [True, False])
+def test_contents_that_were_accepted_are_used_whatever_the_files_contain_by_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_memory_files: bool
+) -> None:
+    if not has_memory_files:
+        monkeypatch.delattr(os, "memfd_create", raising=False)
+    path = make_certificate(tmp_path)
+    config = configured(str(path), str(path))
+    accepted = TlsContents.read(config)
+    assert "PRIVATE KEY" not in repr(accepted)
+    path.write_text("half a file")
+    with pytest.raises(SettingsError, match="cannot be used"):
+        TlsContents.read(config)
+    certificates = open_certificates(config, accepted)
+    assert certificates is not None
+    certificates.reload(accepted)
+    with pytest.raises(SettingsError, match="cannot be used"):
+        certificates.reload()

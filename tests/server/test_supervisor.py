@@ -35,7 +35,7 @@ from proxy.server.supervisor import Lifeline
 async def main():
     with Lifeline(int(sys.argv[2])) as lifeline:
         lifeline.read_assignment()
-        lifeline.watch(lambda: None)
+        lifeline.watch(lambda: None, lambda _: None)
         lifeline.report_ready()
         Path(sys.argv[1], str(os.getpid())).touch()
         await asyncio.Event().wait()

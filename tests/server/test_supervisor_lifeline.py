@@ -14,7 +14,7 @@ async def test_a_worker_notices_the_death_of_its_supervisor(*, has_read: bool) -
     ours, theirs = socket.socketpair()
     died = asyncio.Event()
     with ours, Lifeline(theirs.detach()) as lifeline:
-        lifeline.watch(died.set)
+        lifeline.watch(died.set, lambda _: None)
         if has_read:
             assert ours.recv(100) == b"\n"
         ours.close()
