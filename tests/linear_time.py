@@ -1,6 +1,7 @@
 """Measure how the cost of a function grows with its input."""
 
 import gc
+import hashlib
 import math
 import time
 import tracemalloc
@@ -146,3 +147,28 @@ async def _cpu_seconds(run: Callable[[int], Awaitable[None]], size: int) -> floa
     began = time.process_time()
     await run(size)
     return time.process_time() - began
+
+
+def assert_bounded(run: Callable[[bytes], object], data: bytes, *, digests: float, memory: float) -> None:
+    """Run a function on one large input, and compare its time with that of MD5 over the same bytes.
+
+    MD5 takes about 2 ns a byte, whatever the bytes are, and is slower on a slow machine as well.
+
+    Args:
+        run: The function.
+        data: The input.
+        digests: How many digests of the input the function may take as long as.
+        memory: How many times the size of the input the function may allocate.
+    """
+    gc.freeze()
+    allowed = digests * min(_digest_seconds(data) for _ in range(_ROUNDS)) + _SECONDS_OF_OVERHEAD
+    seconds = best_seconds(run, data, allowed)
+    assert seconds <= allowed, f"{seconds:.3f} s for {data[:80]!r}, more than {allowed:.3f} s"
+    held = _allocated(run, data)
+    assert held <= memory * len(data) + _ALLOCATED_MAX, f"{held / len(data):.1f} times {data[:80]!r}"
+
+
+def _digest_seconds(data: bytes) -> float:
+    began = time.thread_time()
+    hashlib.md5(data, usedforsecurity=False)
+    return time.thread_time() - began

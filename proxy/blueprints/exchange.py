@@ -19,7 +19,7 @@ from proxy.upstream.requests import CallerRequest
 from proxy.wire.endpoints import Shape
 from proxy.wire.event_stream import is_event_stream
 from proxy.wire.form_body import MULTIPART_FORM, NO_FORM, read_form
-from proxy.wire.headers import find_header, is_preflight, media_type
+from proxy.wire.headers import content_coding, find_header, is_preflight, media_type
 from proxy.wire.paths import Target, find_target
 from proxy.wire.request_json import JSON, NO_FIELDS, check_first_byte, read_fields
 
@@ -74,13 +74,14 @@ async def _read_request(http: HttpRequest, caller: Caller, target: Target) -> Ca
     exchange, services, body = http.exchange, http.exchange.services, http.body
     content_type = find_header(http.raw_headers, b"content-type") or b""
     kind, limits = media_type(content_type), services.settings.limits
-    is_read = kind == JSON or (kind == MULTIPART_FORM and target.endpoint.form and caller.is_limited)
-    if kind == JSON:
+    is_json = kind == JSON and not content_coding(http.raw_headers)  # Compressed, it cannot be read.
+    is_read = is_json or (kind == MULTIPART_FORM and target.endpoint.form and caller.is_limited)
+    if is_json:
         check_first_byte(await body.peek())
     held_max = body.limit if is_read else limits.held_body_bytes
     held = await body.read(held_max, exchange.hold_bytes(caller))
     exchange.record.bytes_up = len(held)
-    fields = read_fields(held) if kind == JSON and held else NO_FIELDS
+    fields = read_fields(held) if is_json and held else NO_FIELDS
     form = read_form(content_type, held) if kind == MULTIPART_FORM else NO_FORM
     is_whole = body.finished
     return CallerRequest(

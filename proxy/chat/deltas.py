@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from proxy.chat.notices import Failure, find_failure, finish_failure
 from proxy.wire.event_stream import BOM
-from proxy.wire.repairs.shallow_json import open_object, read_value
+from proxy.wire.repairs.shallow_json import TooManyItems, open_object, read_value
 
 DONE: Final = b"[DONE]"
 EVENT_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -167,10 +167,16 @@ class DeltaReader:
             data: The payload of an event, or a whole answer that was not streamed.
 
         Raises:
-            ValueError: It is not a JSON object.
+            ValueError: It is not a JSON object, or holds too much to be read.
         """
         if not data.strip() or data.strip() == DONE:
             return []
+        try:
+            return self._read(data)
+        except TooManyItems:
+            raise ValueError("a payload holds too much") from None
+
+    def _read(self, data: bytes) -> list[Delta | Failure | Finish]:
         members = open_object(data)
         if members is None:
             raise ValueError("a payload is not a JSON object")

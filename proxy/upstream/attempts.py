@@ -24,12 +24,12 @@ from proxy.token_ids import TokenTexts
 from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.relay import NO_RESPONSE_REPAIRS, Attempt, RelayedResponse
 from proxy.upstream.repair_threads import RepairThreads
-from proxy.upstream.repaired import ResponseRepairs
+from proxy.upstream.repaired import INLINE_BYTES_MAX, ResponseRepairs
 from proxy.upstream.requests import CallerRequest, UpstreamRequest
 from proxy.upstream.routing import Route
 from proxy.wire.form_body import MULTIPART_FORM, replace_form_model
 from proxy.wire.headers import find_header, media_type, request_headers
-from proxy.wire.repairs import read_call, repair_request
+from proxy.wire.repairs import Call, read_call, repair_request
 from proxy.wire.request_json import NO_FIELDS, replace_model
 from proxy.wire.retry_after import read_retry_after
 
@@ -125,12 +125,12 @@ class Attempts:
         if record.span is not None:
             names = (route.upstream, route.endpoint.name, request.model)
             span = closing.enter_context(record.span.attempt(*names, record.fields))
+        body, call = await self._prepare(request, route)
         repairs = NO_RESPONSE_REPAIRS
-        if route.repairs:
-            call = read_call(route.endpoint.shape, request.body)
+        if call is not None:
             repairs = ResponseRepairs(route.repairs, call, self._repair_threads, request.caller.name)
         attempt = Attempt(
-            self._write_request(request, route, clock, record, span),
+            self._write_request(request, body, route, clock, record, span),
             route,
             clock,
             record,
@@ -157,14 +157,14 @@ class Attempts:
     def _write_request(
         self,
         request: CallerRequest,
+        body: bytes,
         route: Route,
         clock: ExchangeClock,
         record: ExchangeRecord,
         span: AttemptSpan | None,
     ) -> UpstreamRequest:
-        """Return the request as this upstream gets it."""
+        """Return the request as this upstream gets it, with a body from `_prepare`."""
         headers = request_headers(request.headers, request_id=request.request_id)
-        body = self._write_body(request, route)
         length = request.content_length
         if length is not None:
             length += len(body) - len(request.body)
@@ -180,6 +180,21 @@ class Attempts:
             endpoint=route.endpoint,
             model=request.model,
         )
+
+    async def _prepare(self, request: CallerRequest, route: Route) -> tuple[bytes, Call | None]:
+        """Return the body for this upstream, and what repairs of the response need to know of the request.
+
+        Repairs read a long body in a thread, so that the event loop can run meanwhile.
+        """
+        if not route.repairs:
+            return self._write_body(request, route), None
+
+        def prepare() -> tuple[bytes, Call]:
+            return self._write_body(request, route), read_call(route.endpoint.shape, request.body)
+
+        if len(request.body) <= INLINE_BYTES_MAX:
+            return prepare()
+        return await self._repair_threads.run(request.caller.name, prepare)
 
     def _write_body(self, request: CallerRequest, route: Route) -> bytes:
         """Return the body with the upstream's name of the model, repaired for this upstream and caller."""

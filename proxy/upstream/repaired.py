@@ -21,13 +21,14 @@ from proxy.wire.repairs.conversions import (
     lines_to_stream,
 )
 from proxy.wire.repairs.framing import cut_events
+from proxy.wire.repairs.shallow_json import TooManyItems
 from proxy.wire.repairs.vendor_errors import TRUE_ERRORS
 from proxy.wire.statuses import OK
 
 WHOLE_BYTES_MAX: Final = 64 << 20
 """The longest response that is held in memory to be repaired as a whole."""
 INLINE_BYTES_MAX: Final = 1 << 20
-"""A longer response is repaired in a thread, because each MiB takes about 20 ms."""
+"""A longer request or response is repaired in a thread, because each MiB takes about 20 ms."""
 _Changed = TypeVar("_Changed")
 _LABELS: Final = {True: EVENT_STREAM + b"; charset=utf-8", False: b"application/json"}
 
@@ -182,11 +183,14 @@ class ResponsePrefix:
 
     async def _join(self, events: bytes) -> bytes | EmbeddedError:
         joiner = AnswerJoiner(self._call)
-        for part in cut_events(events):
-            if (error := joiner.add(part)) is not None:
-                return error
-            await asyncio.sleep(0)
-        return await self._run(lambda _: joiner.close(), events)
+        try:
+            for part in cut_events(events):
+                if (error := joiner.add(part)) is not None:
+                    return error
+                await asyncio.sleep(0)
+            return await self._run(lambda _: joiner.close(), events)
+        except TooManyItems as too_many:
+            raise InvalidResponse("events that hold too much to be joined") from too_many
 
     async def _start_whole(self, body: bytes) -> RepairedStart | EmbeddedError:
         if self._is_too_long or not self._holds_whole:

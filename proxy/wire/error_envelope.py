@@ -8,6 +8,8 @@ import msgspec
 from proxy.errors import ErrorEnvelope, UpstreamForbidden
 
 MESSAGE_CHARACTERS_MAX: Final = 1000
+_BODY_LENGTH_MAX: Final = 64 * 1024
+"""A longer body is not parsed, because building what it holds could take long."""
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
@@ -55,6 +57,8 @@ def forbidden_error(status: int, body: bytes) -> UpstreamForbidden:
 
 
 def _decode(body: bytes | str) -> object:
+    if len(body) > _BODY_LENGTH_MAX:
+        return None
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):

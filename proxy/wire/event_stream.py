@@ -6,6 +6,8 @@ The bytes themselves do not change. An event ends at a blank line; lines end wit
 
 import re
 from collections import deque
+from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -25,6 +27,9 @@ _BEFORE_END_MARKER_BYTES_MAX: Final = 16
 # Some gateways write an empty text in each chunk before the last one.
 _FINISH_REASON: Final = re.compile(rb'"finish_reason"\s*:\s*"[^"]')
 _DATA: Final = re.compile(rb"(?:^|[\r\n])data:([^\r\n]*+)")
+_DATA_LINES_MAX: Final = 10_000
+"""An event of more lines is taken for cut, because each line takes time."""
+_ANY_VALUE: Final = msgspec.json.Decoder(msgspec.Raw)
 BOM: Final = b"\xef\xbb\xbf"
 _BEFORE_FIELDS: Final = re.compile(rb"(?:" + BOM + rb")?+[\r\n]*+")
 _FIELDS: Final = (b":", b"data:", b"event:", b"id:", b"retry:")
@@ -117,7 +122,9 @@ class EventFramer:
         return self._is_marked
 
     def _count(self, whole: bytes) -> bytes:
-        self.events += len(EVENT_END.findall(whole)) if b"\r" in whole else whole.count(b"\n\n")
+        # Each line end becomes one LF, so that a blank line is two; a list of the ends would be large.
+        lines = whole.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if b"\r" in whole else whole
+        self.events += lines.count(b"\n\n")
         if len(whole) > LARGE_PIECE_BYTES:
             small = [piece for piece in self._recent if len(piece) <= LARGE_PIECE_BYTES]
             self._recent = deque(small, maxlen=_RECENT_PIECES)
@@ -126,9 +133,22 @@ class EventFramer:
         return whole
 
 
+def find_ends(whole_events: bytes) -> Iterator[int]:
+    """Yield the place after each blank line."""
+    if b"\r" in whole_events:
+        yield from (end.end() for end in EVENT_END.finditer(whole_events))
+        return
+    place = whole_events.find(b"\n\n")  # The expression takes ten times as long.
+    while place >= 0:
+        yield place + 2
+        place = whole_events.find(b"\n\n", place + 2)
+
+
 def _is_whole(tail: bytes) -> bool:
     """Whether these events are whole, except for missing blank lines after or between them."""
-    lines = [line.strip() for line in _DATA.findall(tail)]
+    lines = [line[1].strip() for line in islice(_DATA.finditer(tail), _DATA_LINES_MAX + 1)]
+    if len(lines) > _DATA_LINES_MAX:
+        return False
     if not any(lines):
         return not tail.strip(b"\r\n") or tail.startswith(b":")
     return _is_payload(b"\n".join(lines)) or all(map(_is_payload, lines))
@@ -136,7 +156,7 @@ def _is_whole(tail: bytes) -> bool:
 
 def _is_payload(payload: bytes) -> bool:
     try:
-        return payload == END_MARKER or msgspec.json.decode(payload) is not None
+        return payload == END_MARKER or bytes(_ANY_VALUE.decode(payload)) != b"null"
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return False
 

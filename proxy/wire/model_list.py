@@ -4,11 +4,20 @@ https://platform.openai.com/docs/api-reference/models/object. Strict clients rej
 types. Some read the length of the context, which is not part of OpenAI's API.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
+
+from proxy.wire.repairs.shallow_json import (
+    TooManyItems,
+    first_byte,
+    open_list,
+    open_object,
+    read_value,
+    to_json,
+)
 
 MODELS_MAX: Final = 10_000
 """A longer list is rejected, because each entry takes time in the event loop."""
@@ -44,15 +53,14 @@ def read_entries(body: bytes) -> list[ModelEntry]:
         ValueError: The body is not a list of models, or has more than `MODELS_MAX`.
     """
     try:
-        response = msgspec.json.decode(body)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    listed = response.get("data", response.get("models")) if isinstance(response, dict) else response
-    if not isinstance(listed, list):
-        raise ValueError("no list of models")  # noqa: TRY004 - the upstream's error, not the caller's
-    if len(listed) > MODELS_MAX:
-        raise ValueError("too many models")
-    return [*_entries(listed)]
+        response = open_object(body)
+        listed = body if response is None else response.get("data", response.get("models"))
+        items = open_list(listed, MODELS_MAX)
+        if items is None:
+            raise ValueError("no list of models")
+        return [entry for item in items if (entry := _entry(item)) is not None]
+    except TooManyItems:
+        raise ValueError("too many models") from None
 
 
 def filter_listing(body: bytes, may_use: Callable[[str], bool]) -> bytes:
@@ -65,31 +73,25 @@ def filter_listing(body: bytes, may_use: Callable[[str], bool]) -> bytes:
         ValueError: The body is not a list or an object, or has more than `MODELS_MAX` models.
     """
     try:
-        if _begins(body, b"["):
-            return msgspec.json.encode(_usable(body, may_use))
-        members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+        members = open_object(body)
+        if members is None:
+            return to_json(_usable(body, may_use))
         kept = {
-            name: _usable(value, may_use) if _begins(value, b"[") else value
+            name: _usable(value, may_use) if first_byte(value) == b"[" else value
             for name, value in members.items()
-            if not _begins(value, b"{")
+            if first_byte(value) != b"{"
         }
-        return msgspec.json.encode(kept)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
-def _begins(text: bytes | msgspec.Raw, byte: bytes) -> bool:
-    return bytes(text).lstrip().startswith(byte)
+        return to_json(kept)
+    except TooManyItems:
+        raise ValueError("too many models") from None
 
 
 def _usable(listed: bytes | msgspec.Raw, may_use: Callable[[str], bool]) -> list[msgspec.Raw]:
     """Return the items of a list, unchanged, that name a model which the caller may use."""
-    items = msgspec.json.decode(listed, type=list[msgspec.Raw])
-    if len(items) > MODELS_MAX:
-        raise ValueError("too many models")
-    return [
-        item for item in items if any(may_use(entry.id) for entry in _entries([msgspec.json.decode(item)]))
-    ]
+    items = open_list(listed, MODELS_MAX)
+    if items is None:
+        raise ValueError("no list of models")
+    return [item for item in items if (entry := _entry(item)) is not None and may_use(entry.id)]
 
 
 def merge(lists: Iterable[Iterable[ModelEntry]]) -> list[ModelEntry]:
@@ -114,18 +116,21 @@ def single(entry: ModelEntry) -> bytes:
     return msgspec.json.encode(entry.as_json())
 
 
-def _entries(listed: Iterable[object]) -> Iterator[ModelEntry]:
-    for item in listed:
-        if isinstance(item, str) and item:
-            yield ModelEntry(item)
-        elif isinstance(item, Mapping) and isinstance(item.get("id"), str) and item["id"]:
-            owner = item.get("owned_by")
-            yield ModelEntry(
-                item["id"],
-                created=_whole(item.get("created")) or 0,
-                owned_by=owner if isinstance(owner, str) and owner else "unknown",
-                context_length=next((size for key in _CONTEXT_KEYS if (size := _whole(item.get(key)))), None),
-            )
+def _entry(item: msgspec.Raw) -> ModelEntry | None:
+    members = open_object(item)
+    if members is None:
+        name = read_value(item) if first_byte(item) == b'"' else None
+        return ModelEntry(name) if isinstance(name, str) and name else None
+    name, owner = read_value(members.get("id")), read_value(members.get("owned_by"))
+    if not isinstance(name, str) or not name:
+        return None
+    sizes = (_whole(read_value(members.get(key))) for key in _CONTEXT_KEYS)
+    return ModelEntry(
+        name,
+        created=_whole(read_value(members.get("created"))) or 0,
+        owned_by=owner if isinstance(owner, str) and owner else "unknown",
+        context_length=next(filter(None, sizes), None),
+    )
 
 
 def _whole(value: object) -> int | None:

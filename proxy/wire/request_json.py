@@ -15,7 +15,9 @@ from proxy.errors import InvalidRequest
 
 JSON: Final = b"application/json"
 MEMBERS_MAX: Final = 2_000
-"""An object with more top-level members is not rewritten, because each one takes a step."""
+"""A body with more top-level members is rejected, because each one takes a step in the event loop."""
+NAME_CHARACTERS_MAX: Final = 1_000
+"""A body with a longer name of a top-level member is rejected, because words are searched in each name."""
 
 _NAMES: Final = frozenset({"model", "stream"})
 _WORDS_FOR_MODELS: Final = (
@@ -113,19 +115,24 @@ def read_fields(body: bytes) -> RequestFields:
 
     Raises:
         InvalidRequest: The body is not UTF-8, not JSON (RFC 8259: no NaN, no lone surrogate), not an object,
-            or nested too deeply.
+            nested too deeply, or has too many members.
     """
     check_first_byte(body)
     _check_encoding(body)
     members, spellings, other = dict[str, _Member](), list[str](), _Member("")
     other_model_word: str | None = None
+    number = 0
 
     def find(_type: type, name: str) -> _Member:
-        nonlocal other_model_word
-        # An object may have hundreds of thousands of short names.
+        nonlocal other_model_word, number
+        number += 1
+        if number > MEMBERS_MAX:
+            raise InvalidRequest(f"the request body has more than {MEMBERS_MAX} members")
         if len(name) < _NAME_CHARACTERS_MIN or name in _USUAL_NAMES:
             return other
         if len(name) > _NAME_CHARACTERS_MAX or name.casefold() not in _NAMES:
+            if len(name) > NAME_CHARACTERS_MAX:
+                raise InvalidRequest(f"a member has a name of more than {NAME_CHARACTERS_MAX} characters")
             other_model_word = word_for_model(name) or other_model_word
             return other
         member = members.setdefault(name, _Member(name))
@@ -200,9 +207,6 @@ def replace_model(body: bytes, name: str) -> bytes:
 
     Args:
         body: A body that `read_fields` has checked. Only a top-level `model` that is a string is replaced.
-
-    Raises:
-        InvalidRequest: The object has too many members.
     """
     new = msgspec.json.encode(name)
     pieces, end = [], 0
@@ -214,16 +218,7 @@ def replace_model(body: bytes, name: str) -> bytes:
 
 def _model_values(body: bytes) -> Iterator[tuple[int, int]]:
     """Yield start and end of each string that is the value of `model` in the outermost object."""
-    number = 0
-
-    def count(_type: type, name: str) -> _Member:
-        nonlocal number
-        number += 1
-        if number > MEMBERS_MAX:
-            raise InvalidRequest(f"the request body has more than {MEMBERS_MAX} members")
-        return _Member(name)
-
-    members = _open(body, count)
+    members = _open(body, lambda _type, name: _Member(name))
     place = body.index(b"{") + 1
     for member, raw in members.items():
         key = _KEY.match(body, place)

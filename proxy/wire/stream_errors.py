@@ -5,11 +5,13 @@ Responses API, or an event whose name or type is `error`.
 """
 
 import re
+from itertools import islice
 from typing import Final
 
 import msgspec
 
 from proxy.wire.repairs.framing import cut_events, read_payload, split_events
+from proxy.wire.repairs.shallow_json import is_short, read_value
 
 ERROR_WORD: Final = b"error"
 """Events without this word hold no error."""
@@ -21,17 +23,22 @@ _SIGNS: Final = (
     re.compile(rb'"type"\s*+:\s*+"error"'),
     re.compile(rb"event: ?error[\r\n]"),
 )
-_NAMED: Final = re.compile(rb"(?:^|[\r\n])event: ?error[\r\n]")
-_MAY_FAIL: Final = re.compile(rb"error|failed|\\")
+_NAMED: Final = re.compile(rb"event(?<![^\r\n]event): ?error[\r\n]")
+_WORDS_OF_FAILURE: Final = (b"error", b"failed", b"\\")
 _UNPRINTABLE: Final = re.compile(r"[^ -~]+")
 _CODE_CHARACTERS_MAX: Final = 64
+_CANDIDATES_MAX: Final = 1_000
+"""How many events of one piece are parsed."""
+
+
+_ABSENT: Final = msgspec.Raw(b"")
 
 
 class _Event(msgspec.Struct):
-    type: object = None
-    code: object = None
-    error: object = None
-    response: msgspec.Raw = msgspec.Raw()
+    type: msgspec.Raw = _ABSENT
+    code: msgspec.Raw = _ABSENT
+    error: msgspec.Raw = _ABSENT
+    response: msgspec.Raw = _ABSENT
 
 
 _EVENT: Final = msgspec.json.Decoder(_Event)
@@ -41,27 +48,40 @@ def find_error_code(events: bytes) -> str | None:
     """Return the code or the type of the first error among whole events; None if they hold no error."""
     if not any(sign.search(events) for sign in _SIGNS):
         return None
-    codes = (
-        _read_code(block)
+    candidates = (
+        block
         for part in cut_events(events)
-        if _MAY_FAIL.search(part)  # Most parts of a flood of tiny events hold nothing.
+        if _may_fail(part)  # Most parts of a flood of tiny events hold nothing.
         for block in split_events(part)
+        if _may_fail(block)
     )
+    codes = map(_read_code, islice(candidates, _CANDIDATES_MAX))
     return next((code for code in codes if code is not None), None)
+
+
+def _may_fail(text: bytes) -> bool:
+    return any(word in text for word in _WORDS_OF_FAILURE)
 
 
 def _read_code(block: bytes) -> str | None:
     named = UNNAMED if _NAMED.search(block) else None
     try:
         event = _EVENT.decode(read_payload(block) or b"")
-        failed = _EVENT.decode(event.response) if event.type == "response.failed" else None
+        kind = _read(event.type)
+        failed = _EVENT.decode(event.response) if kind == "response.failed" else None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return named
     if failed is not None:
-        return _code_of(failed.error, event.type)
-    if event.error:
-        return _code_of(event.error, event.type)
-    return _code_of({"code": event.code}, event.type) if named or event.type == "error" else None
+        return _code_of(_read(failed.error), kind)
+    error = _read(event.error)
+    if error or not is_short(event.error):
+        return _code_of(error, kind)
+    return _code_of({"code": _read(event.code)}, kind) if named or kind == "error" else None
+
+
+def _read(written: msgspec.Raw) -> object:
+    """Return a value; None if it is absent, or longer than what describes an error."""
+    return read_value(written) if is_short(written) and written is not _ABSENT else None
 
 
 def _code_of(error: object, kind: object) -> str:

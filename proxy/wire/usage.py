@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from proxy.wire.endpoints import Charge
+from proxy.wire.repairs.shallow_json import is_short
 
 TAIL_BYTES: Final = 16 * 1024
 """How much of the end of a long response is searched. Usage follows the long members."""
@@ -21,9 +22,12 @@ _BYTES_PER_TOKEN: Final = 4
 _FRAME_BYTES: Final = 250
 """The approximate size of the JSON around the text of a response or a chunk."""
 _TOKENS_MAX: Final = 1 << 53
+_LINES_MAX: Final = 100
+"""How many of the last lines of a stream that mention usage are read."""
 # In reversed JSON a quote inside a string is followed by its backslash. The quantifiers are possessive, and a
 # string without a beginning extends to the end, so the search takes linear time.
 _REVERSED_TOKEN: Final = re.compile(rb'"(?:[^"]++|"(?=\\))*+(?:"(?!\\)|\Z)|[][{},:]')
+_LINE: Final = re.compile(rb"data:([^\r\n]*+)")
 _REVERSED_KEY: Final = b'"usage"'[::-1]
 
 
@@ -83,14 +87,14 @@ def _read_last_member(tail: bytes) -> Usage | None:
 
 def read_stream_usage(events: bytes) -> Usage | None:
     """Return the last usage that these events report."""
-    if b'"usage"' not in events:  # A flood of tiny events has many lines.
-        return None
-    for line in reversed(events.splitlines()):
-        if (
-            line.startswith(b"data:")
-            and b'"usage"' in line
-            and (usage := read_event_usage(line[5:])) is not None
-        ):
+    end = len(events)
+    for _ in range(_LINES_MAX):
+        named = events.rfind(b'"usage"', 0, end)
+        if named < 0:
+            break
+        end = max(events.rfind(b"\n", 0, named), events.rfind(b"\r", 0, named)) + 1  # where the line begins
+        line = _LINE.match(events, end)
+        if line is not None and (usage := read_event_usage(line[1])) is not None:
             return usage
     return None
 
@@ -131,7 +135,7 @@ def read_event_usage(payload: bytes) -> Usage | None:
 
 def _read_counts(value: msgspec.Raw | bytes) -> Usage | None:
     """Read usage by OpenAI's names, those of its Responses API, or the total that some rerankers report."""
-    if not bytes(value).lstrip().startswith(b"{"):
+    if not is_short(value) or not bytes(value).lstrip().startswith(b"{"):
         return None
     try:
         counts = msgspec.json.decode(value)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gzip
 import io
 import json
 from pathlib import Path
@@ -78,6 +79,20 @@ async def test_invalid_json_is_400_and_is_not_forwarded(run_proxy: RunProxy, bod
         assert answer.status == 400
         assert await code_of(caller, answer) == "invalid_request"
     assert upstream.requests == []
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/plain"])
+async def test_a_compressed_json_body_is_relayed_unread(run_proxy: RunProxy, content_type: str) -> None:
+    body = gzip.compress(b'{"model": "m", "stream": true}')
+    headers = (f"Content-Type: {content_type}", "Content-Encoding: gzip")
+    async with (
+        raw_upstream(ok) as upstream,
+        run_proxy(upstream.url) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("POST", CHAT, *headers, body=body)
+        assert (await caller.answer()).status == 200
+    assert [request.body for request in upstream.requests] == [body]
 
 
 async def test_an_announced_body_over_the_limit_is_413(run_proxy: RunProxy) -> None:

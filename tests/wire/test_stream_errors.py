@@ -64,3 +64,17 @@ def test_other_events_are_no_errors(event: bytes) -> None:
 def test_a_code_for_the_log_is_short_and_printable() -> None:
     assert find_error_code(b'data: {"error": {"code": "a\\n\\u001b[31mb"}}\n\n') == "a [31mb"
     assert find_error_code(b'data: {"error": {"code": "' + b"x" * 1000 + b'"}}\n\n') == "x" * 64
+
+
+@pytest.mark.parametrize("error", [b"[%s[]]" % (b"[]," * 30_000), b'{"code":"c","a":"%s"}' % (b"x" * 70_000)])
+def test_a_long_error_is_recorded_without_its_code(error: bytes) -> None:
+    """Parsing it would block other requests; it is an error whatever it holds."""
+    assert find_error_code(b'data: {"error":%b}\n\n' % error) == "error"
+    assert find_error_code(b'data: {"type":"server_error","error":%b}\n\n' % error) == "server_error"
+    assert find_error_code(b'event: error\ndata: {"code":%b}\n\n' % error) == "error"
+
+
+def test_the_search_among_many_events_that_are_no_errors_ends() -> None:
+    error = b'data: {"error":{"code":"c"}}\n\n'
+    assert find_error_code(b'data: "error":1\n\n' * 999 + error) == "c"
+    assert find_error_code(b'data: "error":1\n\n' * 1_000 + error) is None

@@ -17,6 +17,7 @@ from typing import Final, TypeGuard
 from xml.etree import ElementTree as ET
 
 from proxy.wire.http_date import read_http_date
+from proxy.wire.repairs.shallow_json import has_too_many_values
 
 XML_BYTES_MAX: Final = 128 * 1024
 """Twice the longest token: an element takes several times as long as the same bytes of JSON."""
@@ -32,6 +33,8 @@ def parse_body(body: bytes) -> object:
     An XML element becomes a table of its children by name, without namespaces. Several children of the same
     name become a list. Attributes begin with `@`. The root element is the only key of the result.
     """
+    if has_too_many_values(body):
+        return None
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
@@ -49,7 +52,7 @@ def parse_body(body: bytes) -> object:
 
 def embedded(text: str) -> object:
     """Parse a string that contains a JSON object or array; return None for any other."""
-    if text.lstrip()[:1] not in {"{", "["}:
+    if text.lstrip()[:1] not in {"{", "["} or has_too_many_values(text.encode("utf-8", "replace")):
         return None
     try:
         value = json.loads(text)

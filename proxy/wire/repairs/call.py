@@ -6,8 +6,18 @@ from typing import Final
 import msgspec
 
 from proxy.wire.endpoints import Shape
-from proxy.wire.repairs.shallow_json import IDS_MAX, TooManyItems, first_byte, is_empty, open_list
+from proxy.wire.repairs.shallow_json import (
+    IDS_MAX,
+    TooManyItems,
+    first_byte,
+    is_empty,
+    is_null,
+    open_list,
+    open_object,
+    read_value,
+)
 
+_SCALAR_BYTES_MAX: Final = 1024
 _ABSENT: Final = msgspec.Raw(b"")
 
 
@@ -38,42 +48,61 @@ class Call:
 
 
 class _Request(msgspec.Struct):
-    model: object = None
-    stream: object = None
-    stream_options: object = None
-    encoding_format: object = None
-    top_n: object = None
+    model: msgspec.Raw = _ABSENT
+    stream: msgspec.Raw = _ABSENT
+    stream_options: msgspec.Raw = _ABSENT
+    encoding_format: msgspec.Raw = _ABSENT
+    top_n: msgspec.Raw = _ABSENT
     input: msgspec.Raw = _ABSENT
     documents: msgspec.Raw = _ABSENT
     tools: msgspec.Raw = _ABSENT
-    stream_format: object = None
+    stream_format: msgspec.Raw = _ABSENT
 
 
 _DECODER: Final = msgspec.json.Decoder(_Request)
 
 
 def read_call(shape: Shape | None, body: bytes) -> Call:
-    """Read the properties of a request; a body that is not a JSON object has the defaults."""
+    """Read the properties of a request; they are unknown if the body is not a JSON object."""
     try:
         request = _DECODER.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return Call(shape)
-    options = request.stream_options
+        return Call(shape, streams=None)
+    model = _read_scalar(request.model)
+    is_stream = shape is not Shape.SPEECH
     return Call(
         shape,
-        streams=_read_flag(request.stream) if shape is not Shape.SPEECH else request.stream_format == "sse",
-        usage_requested=isinstance(options, dict) and options.get("include_usage") is True,
-        base64=request.encoding_format == "base64",
+        streams=_read_flag(request.stream) if is_stream else _read_scalar(request.stream_format) == "sse",
+        usage_requested=_asks_for_usage(request.stream_options),
+        base64=_read_scalar(request.encoding_format) == "base64",
         inputs=_count_inputs(request.input),
         documents=len(_read_items(request.documents)) or None,
-        top_n=request.top_n,
-        model=request.model if isinstance(request.model, str) else None,
+        top_n=_read_scalar(request.top_n),
+        model=model if isinstance(model, str) else None,
         tools=not is_empty(request.tools),
     )
 
 
-def _read_flag(value: object) -> bool | None:
-    return bool(value) if value is None or isinstance(value, bool) else None
+def _read_scalar(written: msgspec.Raw) -> object:
+    """Return a short scalar; None for any other value."""
+    view = memoryview(written)
+    if not view.nbytes or view.nbytes > _SCALAR_BYTES_MAX or view[0] in b"[{":
+        return None
+    return read_value(written)
+
+
+def _read_flag(written: msgspec.Raw) -> bool | None:
+    """Return a boolean, which is False if the member is null or absent; None for any other value."""
+    if is_null(written):
+        return False
+    return {b"true": True, b"false": False}.get(bytes(memoryview(written)[: len(b"false!")]))
+
+
+def _asks_for_usage(options: msgspec.Raw) -> bool:
+    try:
+        return bytes((open_object(options) or {}).get("include_usage", _ABSENT)) == b"true"
+    except TooManyItems:
+        return False
 
 
 def _count_inputs(written: msgspec.Raw) -> int | None:

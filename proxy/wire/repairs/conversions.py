@@ -15,6 +15,7 @@ from proxy.wire.repairs.deltas import join_members, join_values
 from proxy.wire.repairs.framing import read_payload, rewrite, split_events
 from proxy.wire.repairs.lenient_json import mark_halves, restore_halves, without_nan
 from proxy.wire.repairs.repair import CLIENTS, Repair
+from proxy.wire.repairs.responses import is_lenient
 from proxy.wire.repairs.shallow_json import (
     NULL,
     Members,
@@ -30,6 +31,10 @@ from proxy.wire.repairs.shallow_json import (
 from proxy.wire.repairs.tool_calls import ToolCalls, read_index
 from proxy.wire.repairs.vendor_errors import EmbeddedError, read_openai_error
 
+_LINES_MAX: Final = 200_000
+"""A body of more lines is not taken for a stream of JSON lines."""
+_LENIENT_BYTES_MAX: Final = 1 << 20
+"""A longer event is read only if it is strict JSON, because each of its texts takes a step."""
 DONE: Final = b"data: [DONE]\n\n"
 _STREAMING: Final = frozenset({Shape.CHAT, Shape.COMPLETION})
 _CONTINUED: Final = frozenset({"logprobs", "text", "token_ids"})
@@ -77,8 +82,8 @@ def answer_to_stream(response: bytes, call: Call) -> bytes | None:
     Returns:
         The stream; None if the body has no choices.
     """
-    whole = open_object(response) or {}
     try:
+        whole = open_object(response) or {}
         choices = open_choices(whole)
         deltas = [{**_delta(choice, call), "finish_reason": NULL} for choice in choices]
     except TooManyItems:
@@ -128,13 +133,20 @@ def lines_to_stream(body: bytes) -> bytes | None:
 
     A single line is a whole response, which most gateways write without line breaks.
     """
+    if body.count(b"\n") + body.count(b"\r") > _LINES_MAX:
+        return None
     lines = [line for line in body.removeprefix(BOM).splitlines() if line.strip()]
-    if len(lines) < 2 or not all(
-        "choices" in (open_object(line) or {}) or line.strip() == b"[DONE]" for line in lines
-    ):
+    if len(lines) < 2 or not all(map(_is_line_of_stream, lines)):
         return None
     events = b"".join(b"data: " + line.strip() + b"\n\n" for line in lines)
     return events if lines[-1].strip() == b"[DONE]" else events + DONE
+
+
+def _is_line_of_stream(line: bytes) -> bool:
+    try:
+        return "choices" in (open_object(line) or {}) or line.strip() == b"[DONE]"
+    except TooManyItems:
+        return False
 
 
 # --- from a stream to a whole response
@@ -258,7 +270,7 @@ class AnswerJoiner:
 def _open_chunk(payload: bytes | None) -> Members:
     """Return the members of a chunk, also of one that only Python reads; none if it is not an object."""
     chunk = open_object(payload)
-    if chunk is None and payload is not None:
+    if chunk is None and payload is not None and len(payload) <= _LENIENT_BYTES_MAX and is_lenient(payload):
         chunk = open_object(mark_halves(without_nan(payload)))
     return chunk or {}
 

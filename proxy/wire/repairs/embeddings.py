@@ -23,6 +23,8 @@ from proxy.wire.repairs.shallow_json import (
 
 _NOT_OF_NUMBERS: Final = b"0123456789.,eE+- \t\r\n"
 _DIGIT: Final = re.compile(rb"\d")
+_VECTOR_CHARACTERS_MAX: Final = 1 << 20
+"""A longer text is no vector: 200,000 numbers take as much."""
 _VECTOR_NAMES: Final = ("embedding", "vector", "values")
 
 
@@ -111,7 +113,7 @@ def _with_numbers(item: Members, call: Call) -> Members | None:
 
 def _decode(text: object) -> list[float] | None:
     """Decode OpenAI's base64 of little-endian 32-bit floats, or a list of numbers in a string."""
-    if not isinstance(text, str):
+    if not isinstance(text, str) or len(text) > _VECTOR_CHARACTERS_MAX:
         return None
     if text.lstrip().startswith("["):
         numbers = read_value(text.encode())

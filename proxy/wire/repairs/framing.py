@@ -6,10 +6,9 @@ Lines end with LF, CRLF or CR, and a blank line ends a block
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import Final
 
-from proxy.wire.event_stream import EVENT_END
+from proxy.wire.event_stream import EVENT_END, find_ends
 
 _AT_BLOCK_END: Final = re.compile(EVENT_END.pattern + rb"\Z")
 _LINE_END: Final = re.compile(rb"\r\n?+|\n")
@@ -25,15 +24,20 @@ _OTHER_LINE: Final = re.compile(rb"(?:^|[\r\n])(?:[^d\r\n]|d[^a]|da[^t]|dat[^a]|
 _STARTS: Final = (b"data: {", b"data:{", b"data: [DONE]", b"data:[DONE]")
 PART_EVENTS: Final = 100
 """Events repaired in one turn of the event loop. A short event takes up to 50 µs."""
+PART_BYTES: Final = 256 * 1024
+"""Bytes of events repaired in one turn, and one event more."""
 
 
 def cut_events(whole_events: bytes) -> Iterator[bytes]:
     """Cut a stream into parts of at most `PART_EVENTS` blocks. A short stream is not copied."""
-    start = 0
-    if whole_events.count(b"\n") + whole_events.count(b"\r") > 2 * PART_EVENTS:  # An event has two at least.
-        for end in islice(EVENT_END.finditer(whole_events), PART_EVENTS - 1, None, PART_EVENTS):
-            yield whole_events[start : end.end()]
-            start = end.end()
+    start = events = 0
+    newlines = whole_events.count(b"\n") + whole_events.count(b"\r")  # An event has two at least.
+    if newlines > 2 * PART_EVENTS or len(whole_events) > PART_BYTES:
+        for end in find_ends(whole_events):
+            events += 1
+            if events == PART_EVENTS or end - start > PART_BYTES:
+                yield whole_events[start:end]
+                start, events = end, 0
     if start < len(whole_events):
         yield whole_events[start:]
 
@@ -41,9 +45,9 @@ def cut_events(whole_events: bytes) -> Iterator[bytes]:
 def split_events(whole_events: bytes) -> list[bytes]:
     """Split a stream into blocks, each with the blank line that ends it."""
     blocks, start = [], 0
-    for end in EVENT_END.finditer(whole_events):
-        blocks.append(whole_events[start : end.end()])
-        start = end.end()
+    for end in find_ends(whole_events):
+        blocks.append(whole_events[start:end])
+        start = end
     if start < len(whole_events):
         blocks.append(whole_events[start:])
     return blocks
@@ -140,7 +144,8 @@ def _has_too_many_lines(block: bytes) -> bool:
 
 def _lines(block: bytes) -> list[bytes]:
     """Split a block into its lines, without line ends and blank lines."""
-    return [line for line in _LINE_END.split(block) if line]
+    lines = _LINE_END.split(block) if b"\r" in block else block.split(b"\n")
+    return [line for line in lines if line]
 
 
 def _block(lines: Sequence[bytes]) -> bytes:

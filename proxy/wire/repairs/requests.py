@@ -13,6 +13,7 @@ from proxy.wire.repairs.shallow_json import (
     Members,
     TooManyItems,
     change_items,
+    first_byte,
     has_too_many_objects,
     is_empty,
     is_null,
@@ -25,6 +26,8 @@ from proxy.wire.repairs.shallow_json import (
 
 _IDS_PATTERN: Final = rb'"input"\s*:\s*\[\s*[\[0-9]'
 """An embedding request without it does not begin with token ids."""
+IDS_OF_ALL_MAX: Final = 1_000_000
+"""A request of more token ids in all of its texts is not repaired."""
 _LANGCHAIN: Final = (
     "LangChain, OpenAIEmbeddings with check_embedding_ctx_length=True (langchain-openai 1.7.4)",
 )
@@ -59,11 +62,13 @@ def repair_request(
         InvalidRequest: The body holds token ids that are rejected (`refuse_token_ids`) or not known.
     """
     steps = [step for step in find_steps(repairs, "request", shape) if step.pattern.search(body)]
-    request = open_object(body) if steps and not has_too_many_objects(body) else None
-    if request is None:
+    if not steps or has_too_many_objects(body):
         return body
     changed = False
     try:
+        request = open_object(body)
+        if request is None:
+            return body
         for step in steps:
             new = step.change(request, read_ids)
             if new is not None:
@@ -187,7 +192,9 @@ def decode_token_ids(request: Members, read_ids: ReadIds) -> Members | None:
     items = open_list(request.get("input"), IDS_MAX)
     if not items:
         return None
-    ids = _ids(read_value(request["input"]))
+    if bytes(request["input"]).count(b",") > IDS_OF_ALL_MAX:
+        raise TooManyItems
+    ids = _ids([read_value(item) for item in items]) if first_byte(items[0]) not in {b"[", b'"'} else None
     if ids is not None:
         return {**request, "input": write(read_ids(ids))}
     texts = [_text(item, read_ids) for item in items]

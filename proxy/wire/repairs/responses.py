@@ -1,6 +1,5 @@
 """Repairs of whole responses: errors in successful responses first, then the members that clients need."""
 
-import contextlib
 import json
 from collections.abc import Callable
 from typing import Final
@@ -15,6 +14,7 @@ from proxy.wire.repairs.framing import is_utf8
 from proxy.wire.repairs.lenient_json import without_nan
 from proxy.wire.repairs.repair import BARE_LIST, CLIENTS, Repair, Repairs, find_steps
 from proxy.wire.repairs.shallow_json import (
+    VALUES_MAX,
     Members,
     TooManyItems,
     first_byte,
@@ -84,10 +84,17 @@ def repair_response(repairs: Repairs, call: Call, body: bytes) -> bytes | Embedd
     """
     if not repairs or call.shape is None:
         return body
-    if call.shape in _AUDIO:
-        return _check_audio(repairs, call.shape, body)
+    try:
+        if call.shape in _AUDIO:
+            return _check_audio(repairs, call.shape, body)
+        return _repair(repairs, call, call.shape, body)
+    except TooManyItems:
+        return body
+
+
+def _repair(repairs: Repairs, call: Call, shape: Shape, body: bytes) -> bytes | EmbeddedError:
     if UTF8 in repairs and not is_utf8(body):
-        body = _valid(call.shape, body)
+        body = _valid(shape, body)
     response = open_object(body)
     if response is None and TRUE_ERRORS in repairs and body.startswith(BOM):
         body = body.removeprefix(BOM)
@@ -99,16 +106,9 @@ def repair_response(repairs: Repairs, call: Call, body: bytes) -> bytes | Embedd
             return body  # A lone surrogate cannot be encoded. The client has to deal with it.
     if has_too_many_objects(body):
         return body
-    try:
-        return _repair(repairs, call, body, response)
-    except TooManyItems:
-        return body
-
-
-def _repair(repairs: Repairs, call: Call, body: bytes, response: Members | None) -> bytes | EmbeddedError:
     if response is None:
         response = {BARE_LIST: msgspec.Raw(body)} if open_list(body) is not None else {}
-    inner = unwrap(call.shape, response) if UNWRAP_ANSWER in repairs else None
+    inner = unwrap(shape, response) if UNWRAP_ANSWER in repairs else None
     error = find_error(repairs, response) or (find_error(repairs, inner) if inner is not None else None)
     if error is not None:
         return error
@@ -181,10 +181,24 @@ def _is_lenient_object(body: bytes) -> bool:
         raise InvalidResponse("an empty body")
     if is_json(body):
         return False
-    if len(body) <= LENIENT_BYTES_MAX and any(sign in body for sign in _LENIENT):
-        with contextlib.suppress(ValueError, RecursionError):
-            return isinstance(json.loads(body), dict)
+    if is_lenient(body) and (value := read_leniently(body)) is not None:
+        return isinstance(value, dict)
     raise InvalidResponse("HTML" if body.lstrip().startswith(b"<") else "a body that is not JSON")
+
+
+def is_lenient(text: bytes) -> bool:
+    """Whether Python may read a text that is not strict JSON, and does so in a short time."""
+    if len(text) > LENIENT_BYTES_MAX or not any(sign in text for sign in _LENIENT):
+        return False
+    return text.count(b"[") + text.count(b"{") <= VALUES_MAX
+
+
+def read_leniently(text: bytes) -> object:
+    """Return what Python reads; None if it is null, or if Python cannot read it either."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def write_strictly(body: bytes) -> bytes:
@@ -221,10 +235,7 @@ def _check_audio(repairs: Repairs, shape: Shape | None, body: bytes) -> bytes | 
     if TRUE_ERRORS not in repairs and VENDOR_ERRORS not in repairs:
         return body
     response = open_object(body)
-    try:
-        error = None if response is None else find_error(repairs, response)
-    except TooManyItems:
-        return body
+    error = None if response is None else find_error(repairs, response)
     if error is not None or TRUE_ERRORS not in repairs:
         return error or body
     if shape == Shape.SPEECH and (response is not None or _is_text(body)):

@@ -1,5 +1,10 @@
-"""Parse JSON one level at a time, so that values that do not change keep their bytes."""
+"""Parse JSON one level at a time, so that values that do not change keep their bytes.
 
+The functions build a bounded number of objects, whatever the bytes hold: a long text that holds more raises
+`TooManyItems`. What is not built, msgspec skips at hundreds of MiB a second.
+"""
+
+import functools
 from collections.abc import Callable
 from typing import Final
 
@@ -10,32 +15,66 @@ Members = dict[str, msgspec.Raw]
 
 NULL: Final = msgspec.Raw(b"null")
 ITEMS_MAX: Final = 5_000
-"""A body or an event with a longer list is not repaired, because each item takes time in every repair."""
+"""What holds a longer list, or an object of more members, is not repaired, because each takes time."""
 IDS_MAX: Final = 10_000
 """The same for the input of an embedding request, which may be the token ids of one long text."""
+VALUES_MAX: Final = 50_000
+"""The most values, at any depth, that are built of one long text."""
+SHORT_BYTES: Final = 64 * 1024
+"""A text of this size is parsed without counting, because it cannot hold enough to take long."""
 OBJECTS_MAX: Final = 4_000
-"""A short body with more objects is not repaired, because each object takes microseconds."""
+"""A short body or event with more objects is not repaired, because each object takes microseconds."""
 OBJECT_BYTES: Final = 200
-"""A long body is not repaired if its objects are shorter than this on average."""
-_COMMAS_MAX: Final = 1_000_000
-_DENSE_BYTES: Final = 6
+"""A long one is not repaired if its objects are shorter than this on average."""
+OBJECTS_OF_LONGEST: Final = 40_000
+"""No body with more objects is repaired."""
+_ABSENT: Final = msgspec.Raw(b"")
 _MEMBERS: Final = msgspec.json.Decoder(Members)
 _ITEMS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _ANYTHING: Final = msgspec.json.Decoder(msgspec.Raw)
 
 
 class TooManyItems(Exception):
-    """A list has too many items; the body or the event that holds it is relayed unrepaired."""
+    """A text holds too much to be parsed; the body or the event that holds it is relayed unrepaired."""
+
+
+class _Name(str):
+    """The name of a member. Because msgspec does not know this type, it calls a function for each."""
+
+    __slots__ = ()
+
+
+def is_short(written: bytes | msgspec.Raw) -> bool:
+    """Whether a text is too short to hold much."""
+    return memoryview(written).nbytes <= SHORT_BYTES
 
 
 def open_object(written: bytes | None) -> Members | None:
-    """Return the members of an object; None if the bytes are not a JSON object."""
+    """Return the members of an object; None if the bytes are not a JSON object.
+
+    Raises:
+        TooManyItems: The object has too many members.
+    """
     if written is None or (isinstance(written, msgspec.Raw) and first_byte(written) != b"{"):
         return None
     try:
-        return _MEMBERS.decode(written)
+        return _MEMBERS.decode(written) if is_short(written) else _open_long_object(written)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+
+
+def _open_long_object(written: bytes) -> Members:
+    left = ITEMS_MAX
+
+    def count(_type: type, name: str) -> _Name:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise TooManyItems
+        return _Name(name)
+
+    members = msgspec.json.decode(written, type=dict[_Name, msgspec.Raw], dec_hook=count)
+    return {str(name): value for name, value in members.items()}
 
 
 def open_list(written: bytes | None, limit: int = ITEMS_MAX) -> list[msgspec.Raw] | None:
@@ -49,15 +88,26 @@ def open_list(written: bytes | None, limit: int = ITEMS_MAX) -> list[msgspec.Raw
     """
     if written is None or (isinstance(written, msgspec.Raw) and first_byte(written) != b"["):
         return None
-    if len(memoryview(written)) > _COMMAS_MAX and _is_dense(bytes(written)):
-        raise TooManyItems
     try:
-        items = _ITEMS.decode(written)
+        items = _ITEMS.decode(written) if is_short(written) else _open_beginning(written, limit + 1)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if len(items) > limit:
         raise TooManyItems
     return items
+
+
+def _open_beginning(written: bytes, count: int) -> list[msgspec.Raw]:
+    """Return the first items of a list."""
+    fields = msgspec.structs.astuple(_beginning(count).decode(written))
+    return [item for item in fields if item is not _ABSENT]
+
+
+@functools.cache
+def _beginning(count: int) -> msgspec.json.Decoder[msgspec.Struct]:
+    """Return a decoder of the first items of a list: msgspec skips the items that have no field."""
+    fields = [(f"item_{place}", msgspec.Raw, _ABSENT) for place in range(count)]
+    return msgspec.json.Decoder(msgspec.defstruct("Beginning", fields, array_like=True))
 
 
 def is_json(body: bytes) -> bool:
@@ -70,20 +120,30 @@ def is_json(body: bytes) -> bool:
 
 
 def has_too_many_objects(body: bytes) -> bool:
-    """Whether a body has too many objects to parse."""
-    return body.count(b"{") > max(OBJECTS_MAX, len(body) // OBJECT_BYTES)
+    """Whether a body or an event has too many objects to parse."""
+    return body.count(b"{") > max(OBJECTS_MAX, min(len(body) // OBJECT_BYTES, OBJECTS_OF_LONGEST))
 
 
-def _is_dense(written: bytes) -> bool:
-    """Whether the items of a list are so short that parsing them takes many times the memory of the text."""
-    commas = written.count(b",")
-    return commas > _COMMAS_MAX and len(written) < _DENSE_BYTES * commas
+def has_too_many_values(written: bytes | msgspec.Raw) -> bool:
+    """Whether a text holds too many values to build all of them. Commas within strings count as well."""
+    if is_short(written) or first_byte(written) == b'"':
+        return False
+    text = bytes(written)
+    return sum(map(text.count, (b",", b"[", b"{"))) > VALUES_MAX
 
 
 def read_value(written: bytes | None) -> object:
-    """Parse a whole value; None if it is null, absent or not JSON."""
+    """Parse a whole value; None if it is null, absent or not JSON.
+
+    Raises:
+        TooManyItems: It holds too many values.
+    """
+    if written is None:
+        return None
+    if has_too_many_values(written):
+        raise TooManyItems
     try:
-        return None if written is None else msgspec.json.decode(written)
+        return msgspec.json.decode(written)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 

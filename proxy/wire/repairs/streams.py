@@ -1,6 +1,5 @@
 """Repairs of event streams, event by event. No event is delayed until a later one."""
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -30,13 +29,18 @@ from proxy.wire.repairs.responses import (
     UNWRAP_ANSWER,
     UTF8,
     find_error,
+    is_lenient,
+    read_leniently,
     replace_invalid,
     unwrap,
     write_strictly,
 )
 from proxy.wire.repairs.shallow_json import (
+    SHORT_BYTES,
     Members,
     TooManyItems,
+    has_too_many_objects,
+    is_json,
     is_null,
     is_text,
     open_list,
@@ -103,6 +107,8 @@ _OVERLOADED: Final = "the upstream reports an overload"
 _RETRIED_WORDS: Final = re.compile(
     r"rate limit|429|tpm limit|too many requests|requests per minute", re.IGNORECASE
 )
+EVENT_BYTES_MAX: Final = 1 << 20
+"""A longer event, such as an image, is relayed unrepaired, because each MiB takes up to 50 ms."""
 _CUT: Final = "the response was cut off: the upstream sent "
 
 
@@ -188,10 +194,17 @@ class StreamRepairer:
         Raises:
             InvalidResponse: This is not an event stream, or it contains no result.
         """
-        whole_events = whole_events.removeprefix(BOM)
+        try:
+            return self._first_error(whole_events.removeprefix(BOM))
+        except TooManyItems:
+            return None
+
+    def _first_error(self, whole_events: bytes) -> EmbeddedError | None:
         beginning = next(cut_events(whole_events), b"")
         beginning = next(cut_events(self._separate(beginning)), b"")
         for block in split_events(beginning):
+            if _is_too_long(block):
+                return None
             valid = block if not self._utf8 or is_utf8(block) else self._replace_invalid(block)
             if valid is None:
                 raise InvalidResponse("text that is not valid UTF-8")
@@ -210,14 +223,11 @@ class StreamRepairer:
 
     def _read_error(self, payload: bytes) -> EmbeddedError | None:
         event = open_object(payload)
-        try:
-            return None if event is None else find_error(self._error_repairs, event)
-        except TooManyItems:
-            return None
+        return None if event is None else find_error(self._error_repairs, event)
 
     def _is_readable(self, payload: bytes) -> bool:
         lines = payload.split(b"\n") if self._data_lines else ()
-        return _is_json(payload) or (len(lines) > 1 and all(map(open_object, lines[:1])))
+        return _is_json(payload) or (len(lines) > 1 and bool(open_object(lines[0])))
 
     def _error_without_events(self, block: bytes) -> EmbeddedError:
         error = self._read_error(block)
@@ -241,7 +251,8 @@ class StreamRepairer:
             after_cr, self._after_cr = self._after_cr, whole_events.endswith(b"\r")
             whole_events = lf_newlines(whole_events, after_cr=after_cr)
         for part in cut_events(whole_events):
-            for piece in cut_events(self._separate(part)):
+            separated = self._separate(part)
+            for piece in (part,) if separated is part else cut_events(separated):
                 blocks = split_events(piece)
                 repaired = [self._repair(block) for block in blocks]
                 changed = piece if repaired == blocks else b"".join(repaired)
@@ -269,6 +280,15 @@ class StreamRepairer:
     def _repair(self, block: bytes) -> bytes:
         if self.ended:
             return b""
+        try:
+            if not _is_too_long(block):
+                return self._repair_short(block)
+        except TooManyItems:
+            pass
+        self._answered = True
+        return block
+
+    def _repair_short(self, block: bytes) -> bytes:
         if self._utf8 and not is_utf8(block):
             valid = self._replace_invalid(block)
             if valid is None:
@@ -297,11 +317,7 @@ class StreamRepairer:
         event = open_object(payload)
         if event is None:
             return self._change_other(block, payload)
-        try:
-            chunks = self._change(event)
-        except TooManyItems:
-            self._answered = True
-            return block
+        chunks = self._change(event)
         if chunks is None and self._data_lines and b"\n" in payload:
             chunks = [event]
         if chunks is None:
@@ -344,7 +360,7 @@ class StreamRepairer:
 
     def _change_lenient(self, block: bytes, payload: bytes) -> bytes:
         """Change an object that only Python reads, because it holds NaN or half of an escaped character."""
-        strict = write_strictly(payload)
+        strict = write_strictly(payload) if is_lenient(payload) else payload
         if open_object(strict) is not None:
             return self._change_event(rewrite(block, [strict]))
         self._answered = True
@@ -397,13 +413,16 @@ class StreamRepairer:
         return {name: write(value) for name, value in error.envelope().items()}
 
 
+def _is_too_long(block: bytes) -> bool:
+    """Whether repairing an event would take too long."""
+    return len(block) > EVENT_BYTES_MAX or (len(block) > SHORT_BYTES and has_too_many_objects(block))
+
+
 def _is_json(payload: bytes) -> bool:
     """Whether Python's parser, which accepts more than the standard, reads it as JSON."""
-    try:
-        json.loads(payload)
-    except (ValueError, RecursionError):
-        return False
-    return True
+    if is_utf8(payload) and is_json(payload.removeprefix(BOM)):
+        return True
+    return is_lenient(payload) and read_leniently(payload) is not None
 
 
 def _has_message(chunk: Members) -> bool:

@@ -9,12 +9,13 @@ from proxy.errors import ErrorEnvelope, UpstreamError
 from proxy.wire.repairs.repair import CLIENTS, Repair
 from proxy.wire.repairs.shallow_json import (
     NULL,
+    SHORT_BYTES,
     Members,
+    first_byte,
     is_empty,
     open_list,
     open_object,
     read_value,
-    to_json,
     write,
 )
 
@@ -152,7 +153,7 @@ def read_openai_error(response: Members) -> EmbeddedError | None:
     if isinstance(error, dict):
         kind = error.get("type") or error.get("status")
         return _classified(_text(error.get("message"), error.get("msg")), error.get("code"), kind)
-    return _classified(_text(error, _whole(response).get("message")), None, None)
+    return _classified(_text(error, read_value(response.get("message"))), None, None)
 
 
 def read_error_beside(response: Members) -> EmbeddedError | None:
@@ -209,8 +210,12 @@ def _has_result(response: Members) -> bool:
 
 
 def _whole(response: Members) -> dict[str, object]:
-    read = read_value(to_json(response))
-    return read if isinstance(read, dict) else {}
+    """Parse the members of a response; without its lists and objects if it is longer than any error is."""
+    is_long = sum(memoryview(value).nbytes for value in response.values()) > SHORT_BYTES
+    return {
+        name: None if is_long and first_byte(value) in {b"[", b"{"} else read_value(value)
+        for name, value in response.items()
+    }
 
 
 # --- shapes

@@ -7,8 +7,17 @@ from proxy.wire.repairs.call import Call, read_call
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"no JSON", b"\xff", b'{"a": ' * 100_000])
-def test_a_body_that_is_not_an_object_has_the_defaults(body: bytes) -> None:
-    assert read_call(Shape.CHAT, body) == Call(Shape.CHAT)
+def test_of_a_body_that_is_not_an_object_nothing_is_known(body: bytes) -> None:
+    assert read_call(Shape.CHAT, body) == Call(Shape.CHAT, streams=None)
+
+
+@pytest.mark.parametrize("value", [b"1e400", b"[1,{}]", b"9" * 5_000, b'"%b"' % (b"x" * 5_000)])
+@pytest.mark.parametrize(
+    "name", [b"model", b"top_n", b"encoding_format", b"stream_format", b"stream_options"]
+)
+def test_an_odd_value_hides_no_other(name: bytes, value: bytes) -> None:
+    body = b'{"%b":%b,"stream":true,"tools":[1]}' % (name, value)
+    assert read_call(Shape.CHAT, body) == Call(Shape.CHAT, streams=True, tools=True)
 
 
 @pytest.mark.parametrize(

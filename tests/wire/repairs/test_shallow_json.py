@@ -29,7 +29,7 @@ def test_unchanged_members_keep_their_bytes() -> None:
     )
 
 
-@pytest.mark.parametrize("written", [None, b"", b"null", b"{", b'{"a": }', b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize("written", [None, b"", b"null", b"{", b'{"a": }', b"\xff", b"[" * 40_000])
 def test_invalid_json_has_neither_members_nor_a_value(written: bytes | None) -> None:
     assert open_object(written) is None
     assert open_list(written) is None

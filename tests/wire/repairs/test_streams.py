@@ -13,6 +13,7 @@ from proxy.wire.repairs import REPAIRS, Call, EmbeddedError, Repairs, StreamRepa
 from proxy.wire.repairs import streams as under_test
 from proxy.wire.repairs.framing import LINES_MAX, PART_EVENTS
 from proxy.wire.repairs.shallow_json import open_object
+from proxy.wire.repairs.streams import EVENT_BYTES_MAX
 from tests.integration.ragflow import RETRIED, kind_of
 from tests.wire.repairs.streams import DONE, EVENTS, JSON, chunk, cut, event, payloads, repair
 
@@ -355,3 +356,29 @@ def test_a_long_stream_without_blank_lines_is_repaired_in_parts(newline: bytes, 
 def test_an_event_of_too_many_lines_is_relayed_unrepaired(names: list[str], line: bytes) -> None:
     stream = line * (LINES_MAX + 1) + b"\n"
     assert repair(names, stream) == stream
+
+
+@pytest.mark.parametrize("name", ["ragflow", "dify"])
+def test_a_long_event_is_relayed_unrepaired(name: str) -> None:
+    """An image is one: repairing it takes tens of milliseconds for each MiB, in the event loop."""
+    image = '{"choices":[{"message":{"content":"%s"}}]}'
+    end = 'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+    long, short = (f"data: {image % ('x' * size)}\n\n" for size in (EVENT_BYTES_MAX, EVENT_BYTES_MAX // 2))
+    assert repair([name], (long + end).encode()) == (long + end).encode()
+    assert b'"delta":{"content":"xxx' in repair([name], (short + end).encode())
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b'data: {"error":[%b[]]}\n\n' % (b"[]," * 60_000),
+        b'data: {"choices":[%b{}]}\n\n' % (b"{}," * 30_000),
+        b"data: {%b}\n\n" % b",".join(b'"%d":1' % number for number in range(10_000)),
+    ],
+    ids=["values", "objects", "members"],
+)
+def test_an_event_that_holds_too_much_is_relayed_unrepaired(event: bytes) -> None:
+    repairer = StreamRepairer(resolve(["ragflow"]), Call(CHAT, streams=True))
+    assert repairer.first_error(event) is None
+    assert repairer.feed(event) == event
+    assert repairer.feed(b"data: [DONE]\n\n") == b"data: [DONE]\n\n"
