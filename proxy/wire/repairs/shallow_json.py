@@ -29,6 +29,7 @@ OBJECT_BYTES: Final = 200
 OBJECTS_OF_LONGEST: Final = 40_000
 """No body with more objects is repaired."""
 _ABSENT: Final = msgspec.Raw(b"")
+_OPENING_BRACE, _OPENING_BRACKET = b"{["
 _MEMBERS: Final = msgspec.json.Decoder(Members)
 _ITEMS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _ANYTHING: Final = msgspec.json.Decoder(msgspec.Raw)
@@ -55,10 +56,13 @@ def open_object(written: bytes | None) -> Members | None:
     Raises:
         TooManyItems: The object has too many members.
     """
-    if written is None or (isinstance(written, msgspec.Raw) and first_byte(written) != b"{"):
+    if written is None:
+        return None
+    view = memoryview(written)
+    if isinstance(written, msgspec.Raw) and (not view or view[0] != _OPENING_BRACE):
         return None
     try:
-        return _MEMBERS.decode(written) if is_short(written) else _open_long_object(written)
+        return _MEMBERS.decode(written) if view.nbytes <= SHORT_BYTES else _open_long_object(written)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
@@ -86,10 +90,14 @@ def open_list(written: bytes | None, limit: int = ITEMS_MAX) -> list[msgspec.Raw
     Raises:
         TooManyItems: The list is too long.
     """
-    if written is None or (isinstance(written, msgspec.Raw) and first_byte(written) != b"["):
+    if written is None:
+        return None
+    view = memoryview(written)
+    if isinstance(written, msgspec.Raw) and (not view or view[0] != _OPENING_BRACKET):
         return None
     try:
-        items = _ITEMS.decode(written) if is_short(written) else _open_beginning(written, limit + 1)
+        is_long = view.nbytes > SHORT_BYTES
+        items = _open_beginning(written, limit + 1) if is_long else _ITEMS.decode(written)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if len(items) > limit:
@@ -140,7 +148,7 @@ def read_value(written: bytes | None) -> object:
     """
     if written is None:
         return None
-    if has_too_many_values(written):
+    if memoryview(written).nbytes > SHORT_BYTES and has_too_many_values(written):
         raise TooManyItems
     try:
         return msgspec.json.decode(written)
