@@ -21,6 +21,8 @@ _SECRET_WORD: Final = re.compile(
     r"(?:auth[nz]?|authori[sz]ation|authentication|keys?|tokens?|secrets?|cookies?|pass(?:word|wd|phrase)"
     r"|credentials?)$"
 )
+_SECRET_IDS: Final = frozenset({"secret", "token", "password", "cookie"})
+"""What has an id that opens something by itself, such as the `secret_id` of Vault."""
 _DENSE: Final = re.compile(r"[A-Za-z0-9+/=_.~-]+")
 RANDOM_LENGTH_MIN: Final = 16
 _BITS_MIN: Final = 3.0
@@ -136,13 +138,15 @@ def is_secret_header(name: str, value: str) -> bool:
     """Whether a header that is set on every request probably holds a secret.
 
     Its name says so, unless the last word names something public, as in `X-Token-Version`; or a part of its
-    value looks random, whatever the name.
+    value looks random, unless the name is only that of an id.
     """
-    last = (words_of(name) or [""])[-1]
+    words = words_of(name)
+    last = words[-1] if words else ""
+    is_id = last in _ID_NAMES and _SECRET_IDS.isdisjoint(words)
     if random_parts(value):
-        return last not in _ID_NAMES
-    named = any(_SECRET_WORD.search(word) for word in words_of(name))
-    return named and last not in _PLAIN_NAMES | _ID_NAMES and value.lower() not in _PLAIN_VALUES
+        return not is_id
+    named = any(_SECRET_WORD.search(word) for word in words)
+    return named and not is_id and last not in _PLAIN_NAMES and value.lower() not in _PLAIN_VALUES
 
 
 def random_parts(value: str) -> list[str]:

@@ -133,6 +133,8 @@ def test_random_texts_are_recognised(text: str, *, random: bool) -> None:
         ("X-Auth-Mode", "sk-4f9a8b7c6d5e4f3a2b1c"),
         ("X-Custom", "Bearer 4f9a8b7c6d5e4f3a2b1c"),
         ("X-Custom", "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.c2lnbmF0dXJl"),
+        ("X-Secret-Id", "5f3c9a7b-1d2e-4f60-8a9b-0c1d2e3f4a5b"),
+        ("Token-Id", "0a1b2c3d4e5f60718293"),
     ],
 )
 def test_a_fixed_header_with_a_secret_is_recognised_by_its_name_or_its_value(name: str, value: str) -> None:

@@ -11,10 +11,11 @@ from proxy.errors import Aborted, CallerError, Draining, ProxyError
 from proxy.telemetry import ExchangeRecord
 from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.websocket import CLOSE_SECONDS, ArrivingMessages
-from proxy.wire.error_events import ERROR, redact_message
 from proxy.wire.usage import Usage, read_event_usage
 from proxy.wire.websocket import GOING_AWAY, INTERNAL, LOST, NO_CODE, NORMAL, POLICY, Close, sendable_close
 
+ERROR: Final = "error"
+"""A message that holds this word may be an error, which may quote the request."""
 _ORDERLY: Final = frozenset({NORMAL, GOING_AWAY, NO_CODE})
 """The codes of a close that needs no reason in the log."""
 
@@ -116,8 +117,8 @@ class Duplex:
 
     def _without_secrets(self, message: str | bytes) -> str | bytes:
         if isinstance(message, bytes):
-            return redact_message(message, self.redact)
-        return redact_message(message.encode(), self.redact).decode() if ERROR in message else message
+            return self.redact(message) if ERROR.encode() in message else message
+        return self.redact(message.encode()).decode() if ERROR in message else message
 
     async def _closed_by_upstream(self, close: Close) -> None:
         close = Close(close.code, self.redact(close.reason.encode()).decode(errors="replace"))

@@ -24,7 +24,6 @@ from proxy.upstream.routing import NO_REPAIRS, Route
 from proxy.upstream.transport import UpstreamResponse
 from proxy.wire.endpoints import Charge, StreamEnd
 from proxy.wire.error_envelope import error_body, error_event
-from proxy.wire.error_events import redact_errors
 from proxy.wire.event_stream import END_MARKER, HEARTBEAT, EventFramer, is_event_stream
 from proxy.wire.headers import Headers, content_coding, find_header, response_headers
 from proxy.wire.repairs import Call, EmbeddedError
@@ -142,7 +141,7 @@ class Attempt(msgspec.Struct, frozen=True):
         if start is not None and start.is_whole:
             self._note_usage(read_stream_usage if is_events else read_usage, first)
             if is_events and ERROR_WORD in first:
-                first = redact_errors(first, response.redact)
+                first = response.redact(first)
                 self._note_error(first)
             return self._whole(response.status, headers, first)
         length = find_header(upstream_headers, b"content-length")
@@ -203,7 +202,7 @@ class Attempt(msgspec.Struct, frozen=True):
                     if repairer.ended:
                         record.end("error_inside", repairer.ended)
                 if ERROR_WORD in whole:
-                    whole = redact_errors(whole, response.redact)
+                    whole = response.redact(whole)
                     has_error = self._note_error(whole) or has_error
                 if whole:
                     record.count_bytes_sent(whole)
@@ -229,7 +228,7 @@ class Attempt(msgspec.Struct, frozen=True):
                 tail = await repair_events(repairer, tail) + repairer.finish()
             is_error = False
             if ERROR_WORD in tail:
-                tail = redact_errors(tail, response.redact)
+                tail = response.redact(tail)
                 is_error = self._note_error(tail)
             accepted = repairer is not None and repairer.accepts_missing_end and not framer.cut
             if self._requires_end_marker and not (framer.finished or has_error or is_error or accepted):

@@ -152,12 +152,3 @@ def test_an_upstream_that_stops_reading_still_sends_its_close_reason(close: Clos
         assert (caller.closed or Close(0)).code == (INTERNAL if close.code == LOST else 4002)
 
     run()
-
-
-@virtually
-async def test_only_a_message_that_reports_an_error_is_masked() -> None:
-    text = '{"type": "response.text.delta", "delta": "no error, canary"}'
-    failed = '{"type": "error", "error": {"message": "canary"}}'
-    caller = Side()
-    await build(caller, Side(text, failed, text.encode(), Close(NORMAL, ""))).relay()
-    assert caller.sent == [text, failed.replace("canary", "***"), text.encode()]

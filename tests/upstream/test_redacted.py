@@ -376,9 +376,8 @@ async def test_an_error_on_a_websocket_does_not_reveal_it(
         assert (await caller.receive()).data == kind(error % ("*" * len(FORMS["in JSON"])))
 
 
-async def test_the_text_of_a_stream_is_not_masked_next_to_an_error_that_is(run_proxy: RunProxy) -> None:
-    """A model may write the words of fixed headers, and SECURITY.md says what a success may quote."""
-    content = f"The standard of 2024-06-01: no error, {TOKEN}"
+async def test_public_words_of_fixed_headers_are_not_masked(run_proxy: RunProxy) -> None:
+    content = "The standard of 2024-06-01: no error"
     text = f'data: {{"choices": [{{"delta": {{"content": "{content}"}}}}]}}\n\n'
     error = f'data: {{"error": {{"message": "bad {TOKEN} by standard of 2024-06-01"}}}}\n\n'
 
@@ -395,3 +394,34 @@ async def test_the_text_of_a_stream_is_not_masked_next_to_an_error_that_is(run_p
         answer = await caller.answer()
         assert answer.header("x-standard") == ["standard"]
         assert await caller.body(answer) == (text + error.replace(TOKEN, "*" * len(TOKEN))).encode()
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        '{"code": "InvalidApiKey", "message": "error: invalid key %s"}',
+        '{"detail": "auth error: %s"}',
+        '{"success": false, "msg": "error: %s"}',
+        '{"base_resp": {"status_code": 1004, "status_msg": "login error: %s"}}',
+        '{"choices": [], "message": "error: %s"}',
+        '{"data": {"error": "%s"}}',
+        '{"response": {"body": {"error": "%s"}}}',
+        '{"choices": [{"delta": {"error": {"message": "%s"}}}]}',
+        '{"type": "response.completed", "response": {"output": [{"type": "mcp_call", "error": "%s"}]}}',
+        "error: %s",
+    ],
+)
+@pytest.mark.parametrize("repairs", ["", 'repairs = ["ragflow"]'])
+async def test_an_error_event_is_masked_whatever_its_shape(
+    run_proxy: RunProxy, payload: str, repairs: str
+) -> None:
+    async def script(talk: Conversation) -> None:
+        await talk.answer(f"data: {payload % TOKEN}\n\ndata: [DONE]\n\n".encode(), EVENTS)
+
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url, credential=CREDENTIAL, options=repairs) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("POST", CHAT, JSON, body=b'{"stream": true}')
+        assert TOKEN.encode() not in await caller.body(await caller.answer())
