@@ -79,6 +79,7 @@ def value(shape: str, size: int = SIZE) -> bytes:
 
 
 SHAPES: Final = (*UNITS, "different members")
+NO_FLOODS: Final = tuple(shape for shape in SHAPES if shape != "lines")
 shapes = pytest.mark.parametrize("shape", SHAPES)
 
 
@@ -237,8 +238,13 @@ def join(data: bytes) -> None:
     joiner.close()
 
 
-@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape != "lines"])  # That is a flood.
-@pytest.mark.parametrize("size", [SIZE // 2, EVENT_BYTES_MAX + 1])
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        *((shape, SIZE // 2) for shape in NO_FLOODS),
+        *((shape, EVENT_BYTES_MAX + 1) for shape in ("lists", "text", "not UTF-8", "unclosed objects")),
+    ],
+)
 def test_an_event(shape: str, size: int) -> None:
     for place in EVENTS:
         count = place.count(b"%b")
@@ -256,7 +262,7 @@ def test_an_event_of_many_lines(unit: bytes) -> None:
         check(suppressed(read_stream, lines_to_stream), data, memory=40)
 
 
-@shapes
+@pytest.mark.parametrize("shape", NO_FLOODS)
 def test_a_payload_of_the_chat(shape: str) -> None:
     for place in (b"%b", b'{"choices":%b}', b'{"choices":[{"delta":{"content":%b}}]}', b'{"error":%b}'):
         read = suppressed(DeltaReader().read, EventSplitter().feed)

@@ -129,6 +129,8 @@ def _path_of(content: bytes) -> Iterator[str]:
 
 
 def _open_nameless() -> IO[bytes]:
+    """Return a file without a name: in memory where the system can, else on the disk."""
     if hasattr(os, "memfd_create"):  # Linux, unless Python was built for an old C library
-        return os.fdopen(os.memfd_create("tls"), "w+b")
+        with contextlib.suppress(OSError):  # The kernel is old, or forbids it.
+            return os.fdopen(os.memfd_create("tls"), "w+b")
     return tempfile.TemporaryFile()

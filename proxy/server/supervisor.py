@@ -33,6 +33,8 @@ BEAT_SECONDS: Final = 1.0
 """How often the event loop of a worker shows that it runs."""
 HANG_SECONDS: Final = 30.0
 """A worker without a beat for this long is killed and replaced."""
+OFFER_SECONDS: Final = 60.0
+"""How long a worker may take to accept or reject a configuration."""
 START_SECONDS: Final = 120.0
 """How long a worker may take until its first beat: its imports come before its event loop."""
 _HANDLES_SIGNALS: Final = b"handles signals\n"
@@ -112,17 +114,17 @@ class Lifeline:
             yield message
 
     def report_signal_handling(self) -> None:
-        """Let the supervisor know that signals have their handlers."""
+        """Tell the supervisor that the signal handlers are installed."""
         with contextlib.suppress(OSError):
             self._socket.send(_HANDLES_SIGNALS)
 
     def report_ready(self) -> None:
-        """Let the supervisor know that connections are accepted."""
+        """Tell the supervisor that connections are accepted."""
         with contextlib.suppress(OSError):
             self._socket.send(_READY)
 
     def report_reload(self, *, succeeded: bool) -> None:
-        """Let the supervisor know whether this worker serves by its last offer."""
+        """Tell the supervisor whether this worker serves by its last offer."""
         with contextlib.suppress(OSError):
             self._socket.send(_RELOADED if succeeded else _NOT_RELOADED)
 
@@ -173,7 +175,7 @@ class _Worker:
     Args:
         process: The process.
         writer: The connection to its lifeline.
-        configuration: By what it serves, or was offered to serve.
+        configuration: The configuration by which it serves, or which it was last offered.
         handles_signals: Whether it has handlers for signals.
         decision: Whether it serves by what it was offered; None if it ends before.
     """
@@ -261,19 +263,23 @@ class Supervisor:
     async def offer(self, message: bytes, configuration: bytes) -> bool:
         """Let the workers change their configuration; return whether new workers start with it from now on.
 
-        They do if a worker has accepted it. If none has, but one has rejected it, nothing changes. A worker
-        that starts meanwhile gets the offer as well, so that no two workers differ.
+        They do if a worker has accepted it, or if none runs. A worker that starts meanwhile then gets the
+        offer as well, so that no two workers differ.
 
         Args:
             message: The change, for workers that run.
             configuration: What a worker starts with that needs no such message.
         """
         decisions: list[bool | None] = []
-        while waiting := [one for one in self._running.values() if one.configuration is not configuration]:
-            decisions += [
-                await decision for decision in [one.offer(message, configuration) for one in waiting]
-            ]
-        accepted = any(decisions) or False not in decisions
+        while (not decisions or any(decisions)) and (
+            waiting := [one for one in self._running.values() if one.configuration is not configuration]
+        ):
+            asked = {one.offer(message, configuration): one for one in waiting}
+            _, late = await asyncio.wait(asked, timeout=OFFER_SECONDS)
+            for decision in late:
+                self._log.error("worker_did_not_reload", pid=asked[decision].process.pid)
+            decisions += [None if each in late else each.result() for each in asked]
+        accepted = any(decisions) or not decisions
         if accepted:
             self._configuration = configuration
         return accepted
@@ -321,7 +327,7 @@ class Supervisor:
                 self._failing.add(worker)
                 self._stop_listening(worker)
                 if starts == 1 or len(self._failing) == len(self._slots):
-                    self._give_up(status)
+                    self._give_up(status if starts == 1 else 1)
                     return
             steady = was_ready and loop.time() - began > STEADY_SECONDS
             pause = 0.0 if starts == 1 or steady else min(max(2 * pause, PAUSE_SECONDS), PAUSE_SECONDS_MAX)
@@ -330,7 +336,12 @@ class Supervisor:
                     await self._stopping.wait()
 
     def _give_up(self, status: int) -> None:
-        """End the service: it cannot start, or no worker is left that can."""
+        """End the service: it cannot start, or no worker is left that can.
+
+        Args:
+            status: That of a first start, which a service manager may take for wrong settings; 1 later, so
+                that it starts the service again.
+        """
         self._log.error("workers_cannot_start", failing=sorted(self._failing))
         self._status = status if status > 0 else 1
         self._signalled(signal.SIGTERM)
@@ -345,7 +356,7 @@ class Supervisor:
                 listener.close()
 
     def _open_again(self, worker: int) -> list[socket.socket]:
-        """Return a worker's sockets; those that were closed are bound again, and the worker lets them listen.
+        """Return a worker's sockets; closed ones are bound again, and the worker itself listens on them.
 
         Raises:
             OSError: An address cannot be bound.

@@ -39,12 +39,19 @@ Run: TypeAlias = Callable[[Parameters], Awaitable[SdkOutcome]]
 START_SECONDS_MAX: Final = 10.0
 """How long an SDK may take to start, in addition to `timeout`: up to a second of CPU time, of which a small
 container may have a tenth."""
-_COMMAND: Final = (sys.executable, "-m", "proxy.cloud_sdks")
+_COMMAND: Final = (
+    sys.executable,
+    "-I" if sys.flags.isolated else "-P",
+    "-c",
+    "import sys; sys.path.insert(0, sys.argv.pop()); from proxy.cloud_sdks.__main__ import main; main()",
+    str(Path(__file__).parents[3]),
+)
+"""Runs `proxy.cloud_sdks` of this installation, whatever the working directory contains."""
 
 
 _WORDS: Final = {
     TIMED_OUT: "the SDK of {source} did not end in time; find out what it waits for, or increase timeout",
-    TOO_LARGE: "the SDK of {source} took too much memory, as for a reply that does not end",
+    TOO_LARGE: "the SDK of {source} used too much memory; a reply probably never ended",
     NO_AWS_CREDENTIALS: "bedrock needs AWS credentials, but botocore found none",
 }
 
@@ -59,7 +66,7 @@ async def run_sdk(parameters: Parameters) -> SdkOutcome:
     ended = await run_command(
         _COMMAND,
         environment=None,  # SDKs find identities in the environment
-        folder=Path(),
+        folder=None,
         timeout=CLOCK_MARGIN * (START_SECONDS_MAX + parameters.timeout),
         given=write_parameters(parameters),
         name=name,

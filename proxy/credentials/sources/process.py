@@ -16,6 +16,8 @@ ERROR_BYTES_MAX: Final = 64 << 20
 """Diagnostics are discarded. A command that prints this many will not finish by itself."""
 GRACE_SECONDS: Final = 0.5
 """How long to wait for a killed process to end, and for a descendant outside the group to close its pipe."""
+REAP_SECONDS: Final = 0.01
+"""How often to look whether a killed descendant has ended."""
 _INPUT: Final = 0  # file descriptor
 _OUTPUT: Final = 1
 
@@ -35,7 +37,7 @@ async def run_command(
     command: Sequence[str],
     *,
     environment: Mapping[str, str] | None,
-    folder: Path,
+    folder: Path | None,
     timeout: float,
     given: bytes = b"",
     name: str = "the command",
@@ -47,7 +49,7 @@ async def run_command(
     Args:
         command: The program, absolute or on PATH, and its arguments.
         environment: All of its environment variables; None if it inherits those of this process.
-        folder: The working directory.
+        folder: The working directory; None for that of this process.
         timeout: The number of seconds after which it is killed.
         given: Its standard input.
         name: What to call it in errors.
@@ -93,13 +95,21 @@ class _Child(asyncio.SubprocessProtocol):
         self._error_bytes = 0
 
     async def start(
-        self, command: Sequence[str], environment: Mapping[str, str] | None, folder: Path, given: bytes
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str] | None,
+        folder: Path | None,
+        given: bytes,
     ) -> None:
         """Start the process. Shielded, because a cancellation after the fork would lose the process id."""
         await asyncio.shield(self._spawn(command, environment, folder, given))
 
     async def _spawn(
-        self, command: Sequence[str], environment: Mapping[str, str] | None, folder: Path, given: bytes
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str] | None,
+        folder: Path | None,
+        given: bytes,
     ) -> None:
         try:
             self._transport, _ = await asyncio.get_running_loop().subprocess_exec(
@@ -149,12 +159,14 @@ class _Child(asyncio.SubprocessProtocol):
         await asyncio.wait({self._started})
         if self._transport is None:
             return
-        # The first process started a session, so its id is that of the group.
+        group = self._transport.get_pid()  # The first process started a session.
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._transport.get_pid(), signal.SIGKILL)
+            os.killpg(group, signal.SIGKILL)
         await asyncio.wait({self._gone}, timeout=GRACE_SECONDS)
         self._transport.close()
         await asyncio.wait({self._gone}, timeout=GRACE_SECONDS)
+        if self._gone.done():
+            await _reap(group)
 
     def result(self, name: str) -> CommandResult:
         """Return the exit status and the output.
@@ -169,3 +181,13 @@ class _Child(asyncio.SubprocessProtocol):
         if status is None:
             raise TokenFetchError(f"{name} ended in an unknown way")
         return CommandResult(status, bytes(self._output), self._error_bytes)
+
+
+async def _reap(group: int) -> None:
+    """Collect the killed descendants: in a container they become children of this process if it is init."""
+    with contextlib.suppress(ChildProcessError, TimeoutError):  # There is none, usually from the beginning.
+        async with asyncio.timeout(GRACE_SECONDS):
+            while True:
+                ended, _ = os.waitpid(-group, os.WNOHANG)  # noqa: ASYNC222 - it returns at once
+                if not ended:
+                    await asyncio.sleep(REAP_SECONDS)

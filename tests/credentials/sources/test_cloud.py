@@ -156,7 +156,7 @@ async def test_a_reply_that_does_not_end_is_abandoned_before_the_timeout(name: s
         error = await failure_of(source(name, issuer.url, timeout=PATIENCE))
         await until(lambda: issuer.connections == 0)
 
-    assert error.reason.startswith(f"the SDK of {name} took too much memory, ")
+    assert error.reason.startswith(f"the SDK of {name} used too much memory; ")
     assert not error.permanent
 
 
@@ -280,3 +280,19 @@ async def test_a_process_that_cannot_start_is_a_failure(monkeypatch: pytest.Monk
 
     assert error.reason == "the SDK of bedrock failed: its process ended with status 1"
     assert not error.permanent
+
+
+@pytest.mark.parametrize("name", ["proxy", "json", "botocore"])
+async def test_a_module_in_the_working_directory_is_not_imported(
+    name: str, source: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"{name}.py").write_text("raise SystemExit(7)")
+    monkeypatch.chdir(tmp_path)
+
+    async def refuse(talk: Conversation) -> None:
+        await talk.answer(b"{}", status="403 Forbidden")
+
+    async with raw_upstream(refuse) as issuer:
+        await failure_of(source("bedrock", issuer.url, timeout=PATIENCE))
+
+    assert issuer.requests

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -231,3 +232,35 @@ def test_a_command_that_cannot_be_started_leaves_nothing(run: Run, tmp_path: Pat
             )
 
     run(main())
+
+
+AS_INIT = """
+import asyncio, ctypes, os, sys
+from pathlib import Path
+from proxy.credentials.sources import TokenFetchError
+from proxy.credentials.sources.process import run_command
+
+PR_SET_CHILD_SUBREAPER = 36
+assert ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+
+async def main():
+    for _ in range(3):
+        try:
+            script = "sleep 100 & (sleep 100 & sleep 100) & sleep 100"
+            await run_command(["/bin/sh", "-c", script], environment=None, folder=None, timeout=0.3)
+        except TokenFetchError:
+            pass
+
+asyncio.run(main())
+print(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only Linux lets a process inherit the children of others"
+)
+async def test_killed_descendants_of_an_init_process_are_collected() -> None:
+    ended = await run_command(
+        [sys.executable, "-c", AS_INIT], environment=None, folder=None, timeout=PATIENCE
+    )
+    assert (ended.status, ended.output) == (0, b"[]\n")
