@@ -21,7 +21,7 @@ from proxy.wire.repairs.conversions import (
     lines_to_stream,
 )
 from proxy.wire.repairs.framing import cut_events
-from proxy.wire.repairs.shallow_json import TooManyItems
+from proxy.wire.repairs.shallow_json import SHORT_BYTES, TooManyItems
 from proxy.wire.repairs.vendor_errors import TRUE_ERRORS
 from proxy.wire.statuses import OK
 
@@ -147,7 +147,8 @@ class ResponsePrefix:
             return error
         if not self._joins:
             return RepairedStart(body, is_events=True, content_type=self._label(is_events=True))
-        joined = await self._join(await _repair_all(stream, body))
+        events = await _repair_all(stream, body)
+        joined = await self._run(self._join, events, inline_max=SHORT_BYTES)
         return joined if isinstance(joined, EmbeddedError) else await self._repair_whole(joined)
 
     def _detect_events(self) -> bool | None:
@@ -181,14 +182,13 @@ class ResponsePrefix:
         textual = kind.startswith(b"text/") or kind.endswith(b"json")
         return textual or bytes(self._held[:64]).lstrip()[:1] in {b"", b"{", b"[", b"<"}
 
-    async def _join(self, events: bytes) -> bytes | EmbeddedError:
+    def _join(self, events: bytes) -> bytes | EmbeddedError:
         joiner = AnswerJoiner(self._call)
         try:
             for part in cut_events(events):
                 if (error := joiner.add(part)) is not None:
                     return error
-                await asyncio.sleep(0)
-            return await self._run(lambda _: joiner.close(), events)
+            return joiner.close()
         except TooManyItems as too_many:
             raise InvalidResponse("events that hold too much to be joined") from too_many
 
@@ -220,9 +220,11 @@ class ResponsePrefix:
             repaired, is_events=self._labelled_events and is_same, is_whole=not is_same, content_type=label
         )
 
-    async def _run(self, change: Callable[[bytes], _Changed], body: bytes) -> _Changed:
+    async def _run(
+        self, change: Callable[[bytes], _Changed], body: bytes, *, inline_max: int = INLINE_BYTES_MAX
+    ) -> _Changed:
         """Call a pure function, in a thread if the body is long, so that the event loop can run meanwhile."""
-        if len(body) <= INLINE_BYTES_MAX:
+        if len(body) <= inline_max:
             return change(body)
         return await self._threads.run(self._caller, functools.partial(change, body))
 

@@ -10,7 +10,11 @@ from proxy.upstream import repaired
 from proxy.upstream.repaired import INLINE_BYTES_MAX, RepairedStart, ResponsePrefix
 from proxy.wire.endpoints import Shape
 from proxy.wire.repairs import SETS, Call, EmbeddedError, Repairs, resolve
+from proxy.wire.repairs.conversions import AnswerJoiner
+from proxy.wire.repairs.deltas import BUILT_MAX
 from proxy.wire.repairs.responses import repair_response
+from proxy.wire.repairs.shallow_json import SHORT_BYTES
+from tests.wire.repairs.streams import DONE, chunk, event
 
 ANSWER = {
     "id": "c",
@@ -74,6 +78,37 @@ async def test_a_long_response_is_repaired_in_a_thread(size: int, monkeypatch: p
     start = await started(prefix(CHAT, body))
     assert json.loads(start.body) == json.loads(body)
     assert [thread == threading.get_ident() for thread in threads] == [size == 0]
+
+
+@pytest.mark.parametrize("count", [1, SHORT_BYTES // 40])
+async def test_a_stream_of_many_events_is_joined_in_a_thread(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Joining its values takes microseconds for a few bytes."""
+    threads = set[int]()
+
+    class Joiner(AnswerJoiner):
+        def add(self, whole_events: bytes) -> EmbeddedError | None:
+            threads.add(threading.get_ident())
+            return super().add(whole_events)
+
+        def close(self) -> bytes:
+            threads.add(threading.get_ident())
+            return super().close()
+
+    monkeypatch.setattr(repaired, "AnswerJoiner", Joiner)
+    events = event(chunk({"content": "a"})) * count + DONE
+    start = await started(prefix(Call(Shape.CHAT, streams=False), events))
+    assert json.loads(start.body)["choices"][0]["message"]["content"] == "a" * count
+    assert [thread == threading.get_ident() for thread in threads] == [count == 1]
+
+
+async def test_a_stream_that_holds_too_much_to_be_joined_is_an_error() -> None:
+    items = event(chunk({"a": [{"index": index} for index in range(1_000)]}))
+    held = prefix(Call(Shape.CHAT, streams=False), items * (BUILT_MAX // 1_000 + 1) + DONE)
+    with pytest.raises(InvalidResponse) as raised:
+        await held.start(1 << 20)
+    assert "too much to be joined" in str(raised.value)
 
 
 async def test_a_response_that_is_too_long_is_relayed_unrepaired(monkeypatch: pytest.MonkeyPatch) -> None:

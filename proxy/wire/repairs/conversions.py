@@ -1,6 +1,5 @@
 """Repairs for a stream sent instead of a whole response, and the other way round."""
 
-from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -11,7 +10,7 @@ from proxy.wire.endpoints import Shape
 from proxy.wire.event_stream import BOM, END_MARKER
 from proxy.wire.repairs.call import Call
 from proxy.wire.repairs.chat import open_choices
-from proxy.wire.repairs.deltas import join_members, join_values
+from proxy.wire.repairs.deltas import BUILT_MAX, ValueJoiner, Values
 from proxy.wire.repairs.framing import read_payload, rewrite, split_events
 from proxy.wire.repairs.lenient_json import mark_halves, restore_halves, without_nan
 from proxy.wire.repairs.repair import CLIENTS, Repair
@@ -20,6 +19,7 @@ from proxy.wire.repairs.shallow_json import (
     NULL,
     Members,
     TooManyItems,
+    first_byte,
     is_empty,
     is_null,
     is_text,
@@ -34,9 +34,11 @@ from proxy.wire.repairs.vendor_errors import EmbeddedError, read_openai_error
 _LINES_MAX: Final = 200_000
 """A body of more lines is not taken for a stream of JSON lines."""
 _LENIENT_BYTES_MAX: Final = 1 << 20
-"""A longer event is read only if it is strict JSON, because each of its texts takes a step."""
+"""A longer event is read only if it is strict JSON, because each string in it takes a step."""
 DONE: Final = b"data: [DONE]\n\n"
 _STREAMING: Final = frozenset({Shape.CHAT, Shape.COMPLETION})
+_CHOICES_MAX: Final = 1_000
+"""A stream of more choices is not joined."""
 _CONTINUED: Final = frozenset({"logprobs", "text", "token_ids"})
 """The members of a choice, beside its delta, that continue from chunk to chunk. vLLM has `token_ids`."""
 _ONLY_IN_STREAMS: Final = frozenset({"choices", "obfuscation", "object"})
@@ -156,16 +158,17 @@ def _is_line_of_stream(line: bytes) -> bool:
 class _JoinedChoice:
     """A choice that is joined from its parts. Nothing is joined before the end, since each join copies."""
 
+    _joiner: ValueJoiner
     members: Members = field(default_factory=lambda: {"finish_reason": NULL})
-    _continued: dict[str, list[bytes]] = field(default_factory=dict)
+    _continued: Values = field(default_factory=dict)
     """The values of members that continue from chunk to chunk, such as `logprobs`."""
-    _message: dict[str, list[bytes]] | None = None
+    _message: Values | None = None
     """The values of the members of all deltas; None if no chunk had a delta."""
     _found: ToolCalls = field(default_factory=ToolCalls)
-    _calls: list[tuple[int, list[Members]]] = field(default_factory=list)
-    """The index and the parts of each tool call."""
-    _parts: dict[int, list[Members]] = field(default_factory=dict)
-    """The parts of the latest tool call of each index."""
+    _calls: list[tuple[int, Values]] = field(default_factory=list)
+    """The index of each tool call, and the values of its members."""
+    _latest: dict[int, Values] = field(default_factory=dict)
+    """The values of the latest tool call of each index."""
 
     def add(self, part: Members) -> None:
         """Append the choice of a chunk."""
@@ -174,37 +177,36 @@ class _JoinedChoice:
             if delta is not None:
                 self._add_delta(delta)
             elif name in _CONTINUED:
-                self._continued.setdefault(name, []).append(bytes(value))
+                self._joiner.gather(self._continued, {name: value})
             else:
-                _update(self.members, name, value)
+                _update(self.members, name, value, self._joiner)
 
     def _add_delta(self, delta: Members) -> None:
         self._message = {} if self._message is None else self._message
-        for name, value in delta.items():
-            if name != "tool_calls":
-                self._message.setdefault(name, []).append(bytes(value))
-                continue
-            parts = open_list(value) if open_object(value) is None else [value]
-            for part in filter(None, map(open_object, parts or ())):
-                self._add_call(part)
+        calls = delta.pop("tool_calls", None)
+        self._joiner.gather(self._message, delta)
+        parts = open_list(calls) if open_object(calls) is None else [calls]
+        for part in filter(None, map(open_object, parts or ())):
+            self._add_call(part)
 
     def _add_call(self, part: Members) -> None:
         call, begins = self._found.find(part)
         if begins:
-            self._parts[call.index] = []
-            self._calls.append((call.index, self._parts[call.index]))
-        self._parts[call.index].append({name: value for name, value in part.items() if name != "index"})
+            self._joiner.count()
+            self._latest[call.index] = {}
+            self._calls.append((call.index, self._latest[call.index]))
+        part.pop("index", None)
+        self._joiner.gather(self._latest[call.index], part)
 
     def close(self) -> Members:
         """Return the whole choice."""
-        joined = {name: join_values(name, values) for name, values in self._continued.items()}
-        closed = {**self.members, **joined}
+        closed = {**self.members, **self._joiner.join_members(self._continued)}
         if self._message is None:
             return closed
-        message = {name: join_values(name, values) for name, values in self._message.items()}
+        message = self._joiner.join_members({**self._message, **self._flatten_content(self._message)})
         if self._calls:
             ordered = sorted(self._calls, key=lambda each: each[0])
-            message["tool_calls"] = write([join_members(parts) for _, parts in ordered])
+            message["tool_calls"] = write([self._joiner.join_members(values) for _, values in ordered])
         if is_empty(closed["finish_reason"]):
             ends = (name for name in _CALLS if not is_empty(message.get(name)))
             closed["finish_reason"] = write(next(ends, "stop"))
@@ -214,21 +216,41 @@ class _JoinedChoice:
         role = message["role"] if is_text(message.get("role")) else write("assistant")
         return {**closed, "message": write({**message, "role": role})}
 
+    def _flatten_content(self, message: Values) -> Values:
+        """Return the content as texts if it is a text in some chunks and a list in others.
+
+        Mistral's models stream their thinking as lists, and then the rest as texts. Clients expect one text.
+        """
+        content = [each for each in message.get("content", ()) if not is_empty(each)]
+        if len({first_byte(each) == b'"' for each in content}) < 2:
+            return {}
+        flat: Values = {}
+        for each in content:
+            self._joiner.gather_texts(flat, each)
+        has_reasoning = not all(map(is_empty, message.get("reasoning_content", ())))
+        return {"content": flat["content"]} if has_reasoning else flat
+
 
 class AnswerJoiner:
-    """Joins the chunks of a stream into a whole response, part by part. All values keep their spelling."""
+    """Joins the chunks of a stream into a whole response, part by part. All values keep their spelling.
 
-    def __init__(self, call: Call) -> None:
+    Args:
+        call: What the caller asked for.
+        limit: How many objects may be built.
+    """
+
+    def __init__(self, call: Call, limit: int = BUILT_MAX) -> None:
         self._shape = call.shape
         self._whole: Members = {}
-        self._choices = defaultdict[int, _JoinedChoice](_JoinedChoice)
+        self._joiner = ValueJoiner(limit)
+        self._choices: dict[int, _JoinedChoice] = {}
         self._marked = False
 
     def add(self, whole_events: bytes) -> EmbeddedError | None:
         """Add events; return the error that they contain, if there is one.
 
         Raises:
-            InvalidResponse: An event has too many choices or tool calls.
+            InvalidResponse: The events have too many choices, tool calls or members.
         """
         for block in split_events(whole_events):
             payload = read_payload(block)
@@ -240,15 +262,22 @@ class AnswerJoiner:
             try:
                 self._add_chunk(chunk)
             except TooManyItems as too_many:
-                raise InvalidResponse("an event with too many choices or tool calls") from too_many
+                raise InvalidResponse("events with too many choices, tool calls or members") from too_many
         return None
 
     def _add_chunk(self, chunk: Members) -> None:
         for name, value in chunk.items():
             if name not in _ONLY_IN_STREAMS and not (name == "usage" and is_null(value)):
-                _update(self._whole, name, value)
+                _update(self._whole, name, value, self._joiner)
         for part in open_choices(chunk):
-            self._choices[read_index(part) or 0].add(part)
+            self._find_choice(read_index(part) or 0).add(part)
+
+    def _find_choice(self, index: int) -> _JoinedChoice:
+        if index not in self._choices:
+            if len(self._choices) >= _CHOICES_MAX:
+                raise TooManyItems
+            self._choices[index] = _JoinedChoice(self._joiner)
+        return self._choices[index]
 
     def close(self) -> bytes:
         """Return the response.
@@ -256,6 +285,7 @@ class AnswerJoiner:
         Raises:
             InvalidResponse: The stream contains no chunk.
             BadResponse: The stream was cut off.
+            TooManyItems: Its values hold too much to be joined.
         """
         choices = self._choices
         if not choices:
@@ -275,8 +305,10 @@ def _open_chunk(payload: bytes | None) -> Members:
     return chunk or {}
 
 
-def _update(members: Members, name: str, value: msgspec.Raw) -> None:
-    """Replace a member, but not by nothing."""
+def _update(members: Members, name: str, value: msgspec.Raw, joiner: ValueJoiner) -> None:
+    """Replace a member, unless the new value is empty."""
+    if name not in members:
+        joiner.count()
     if name not in members or not is_empty(value):
         members[name] = value
 

@@ -1,11 +1,12 @@
 """Join the values that a member has in the chunks of a stream, in their own spelling.
 
 A delta is a difference: texts and lists continue those before them, and objects do so member by member. Of
-numbers and booleans the last value counts. Null and empty values count only if there is no other.
+numbers and booleans the last value counts. Null and empty values count only if there is no other. If the kind
+of a member changes, the values of its last kind are joined, but if it is known as a text, its texts.
 """
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -14,7 +15,6 @@ import msgspec
 from proxy.wire.repairs.shallow_json import (
     Members,
     TooManyItems,
-    first_byte,
     is_empty,
     is_text,
     open_list,
@@ -25,8 +25,10 @@ from proxy.wire.repairs.shallow_json import (
 )
 from proxy.wire.repairs.tool_calls import read_index
 
-_NAMING: Final = frozenset({"id", "index", "object", "role", "type"})
+_NAMING: Final = frozenset({"format", "id", "index", "model", "object", "role", "type"})
 """Members that say which thing a part belongs to; they are repeated, but never continued."""
+_STATES: Final = frozenset({"finish_reason", "signature", "state", "status"})
+"""Texts that replace those before them."""
 _TEXTS: Final = frozenset(
     """
     arguments content data input reasoning reasoning_content refusal summary text thinking transcript
@@ -35,34 +37,132 @@ _TEXTS: Final = frozenset(
 """Texts that are continued even if all parts are the same, as in "ha" and "ha"."""
 _DEPTH_MAX: Final = 8
 """Objects that are nested deeper are not joined, because each level is parsed again."""
+_PARTS_DEPTH_MAX: Final = 4
+"""The lists and objects around a text of thinking."""
+BUILT_MAX: Final = 200_000
+"""How many objects are built to join one stream. Each takes microseconds and hundreds of bytes."""
+
+Values = dict[str, list[bytes]]
+"""The values that each member has in the chunks, by its name."""
 
 
-def join_members(parts: Iterable[Members], depth: int = 0) -> Members:
-    """Join objects member by member."""
-    values: dict[str, list[bytes]] = {}
-    for part in parts:
-        for name, value in part.items():
-            values.setdefault(name, []).append(bytes(value))
-    return {name: join_values(name, each, depth) for name, each in values.items()}
+class ValueJoiner:
+    """Joins the values of one stream, for which it builds a bounded number of objects.
 
+    Its methods raise `TooManyItems` if the values need more.
+    """
 
-def join_values(name: str, values: Sequence[bytes], depth: int = 0) -> msgspec.Raw:
-    """Join the values that the member of this name has in the chunks; there must be one at least."""
-    kept = [value for value in values if not is_empty(value)] or values[-1:]
-    kinds = {first_byte(value) for value in kept}
-    if len(kept) > 1 and kinds == {b'"'}:
-        return msgspec.Raw(_join_texts(name, kept))
-    if len(kept) > 1 and kinds == {b"["}:
-        return msgspec.Raw(_join_lists(kept, depth))
-    if len(kept) > 1 and kinds == {b"{"} and depth < _DEPTH_MAX:
-        return write(join_members(filter(None, map(open_object, kept)), depth + 1))
-    return msgspec.Raw(kept[-1])
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+
+    def count(self, number: int = 1) -> None:
+        """Count objects that are built.
+
+        Raises:
+            TooManyItems: They are too many, together with those before.
+        """
+        self._left -= number
+        if self._left < 0:
+            raise TooManyItems
+
+    def gather(self, values: Values, members: Members) -> None:
+        """Append the value of each member to those of the same name."""
+        for name, value in members.items():
+            earlier = values.get(name)
+            if earlier is None:
+                self.count()
+                values[name] = [bytes(value)]
+            else:
+                earlier.append(bytes(value))
+
+    def gather_texts(
+        self, values: Values, content: bytes | msgspec.Raw, name: str = "content", depth: int = 0
+    ) -> None:
+        """Append each text in the content of a message, and each text of thinking as `reasoning_content`.
+
+        A part is `{"type": "text", "text": "..."}`; Mistral nests thinking a level deeper.
+        """
+        if is_text(content):
+            values.setdefault(name, []).append(bytes(content))
+        elif depth < _PARTS_DEPTH_MAX:
+            items = open_list(content) or ()
+            self.count(len(items))
+            for item in items:
+                self.gather_texts(values, item, name, depth + 1)
+            part = open_object(content) or {}
+            for inner, its_name in (("text", name), ("content", name), ("thinking", "reasoning_content")):
+                if inner in part:
+                    self.gather_texts(values, part[inner], its_name, depth + 1)
+
+    def join_members(self, values: Values, depth: int = 0) -> Members:
+        """Join the values of each member."""
+        return {name: self.join(name, each, depth) for name, each in values.items()}
+
+    def join(self, name: str, values: Sequence[bytes], depth: int = 0) -> msgspec.Raw:
+        """Join the values of one member; there must be one at least."""
+        kept = [value for value in values if not is_empty(value)]
+        if len(kept) < 2:
+            return msgspec.Raw(kept[0] if kept else values[-1])
+        has_text = name in _TEXTS and any(value[:1] == b'"' for value in kept)
+        kind = b'"' if has_text else kept[-1][:1]
+        same = [value for value in kept if value[:1] == kind]
+        if kind == b'"':
+            return msgspec.Raw(_join_texts(name, same))
+        if kind == b"[":
+            return msgspec.Raw(self._join_lists(same, depth))
+        if kind == b"{" and depth < _DEPTH_MAX and len(same) > 1:
+            return write(self._join_objects(same, depth))
+        return msgspec.Raw(same[-1])
+
+    def _join_objects(self, objects: Sequence[bytes], depth: int) -> Members:
+        values: Values = {}
+        for each in objects:
+            self.gather(values, self._open(each) or {})
+        return self.join_members(values, depth + 1)
+
+    def _join_lists(self, lists: Sequence[bytes], depth: int) -> bytes:
+        indexed = self._join_indexed(lists, depth) if depth < _DEPTH_MAX and len(lists) > 1 else None
+        if indexed is not None:
+            return to_json(indexed)
+        return b"[" + b",".join([each[1:-1] for each in lists]) + b"]"
+
+    def _join_indexed(self, lists: Sequence[bytes], depth: int) -> list[Members] | None:
+        """Join the items of the same index; None if not all items are objects with an index.
+
+        OpenRouter gives one index to two items of different types in its `reasoning_details`.
+        """
+        found: list[tuple[int, Values]] = []
+        latest: dict[int, Values] = {}
+        for each in lists:
+            try:
+                items = open_list(each) or ()
+            except TooManyItems:
+                return None
+            for written in items:
+                item = self._open(written)
+                index = None if item is None else read_index(item)
+                if item is None or index is None:
+                    return None
+                values = latest.get(index)
+                if values is None or _has_another_type(item, values):
+                    self.count()
+                    latest[index] = values = {}
+                    found.append((index, values))
+                self.gather(values, item)
+        found.sort(key=lambda each: each[0])
+        return [self.join_members(values, depth + 1) for _, values in found]
+
+    def _open(self, written: bytes) -> Members | None:
+        self.count()
+        return open_object(written)
 
 
 def _join_texts(name: str, texts: Sequence[bytes]) -> bytes:
     is_constant = name not in _TEXTS and all(before == after for before, after in pairwise(texts))
     if is_constant or name in _NAMING:
         return texts[0]
+    if name in _STATES:
+        return texts[-1]
     if name == "data" and any(text.endswith(b'="') for text in texts[:-1]):
         return _join_base64(texts)
     return _join_spelled(texts)
@@ -81,37 +181,6 @@ def _join_base64(texts: Sequence[bytes]) -> bytes:
     return b'"' + base64.b64encode(b"".join(pieces)) + b'"'
 
 
-def _join_lists(lists: Sequence[bytes], depth: int) -> bytes:
-    indexed = _join_indexed(lists, depth) if depth < _DEPTH_MAX else None
-    if indexed is not None:
-        return to_json(indexed)
-    return b"[" + b",".join([each[1:-1] for each in lists]) + b"]"
-
-
-def _join_indexed(lists: Sequence[bytes], depth: int) -> list[Members] | None:
-    """Join the items of the same index; None if not all items are objects with an index.
-
-    OpenRouter gives one index to two items of different types in its `reasoning_details`.
-    """
-    found: list[tuple[int, list[Members]]] = []
-    latest: dict[int, list[Members]] = {}
-    try:
-        items = [open_object(item) for each in lists for item in open_list(each) or ()]
-    except TooManyItems:
-        return None
-    for item in items:
-        index = None if item is None else read_index(item)
-        if item is None or index is None:
-            return None
-        parts = latest.get(index)
-        if parts is None or _has_another_type(item, parts[0]):
-            latest[index] = parts = []
-            found.append((index, parts))
-        parts.append(item)
-    found.sort(key=lambda each: each[0])
-    return [join_members(parts, depth + 1) for _, parts in found]
-
-
-def _has_another_type(item: Members, other: Members) -> bool:
-    kinds = [bytes(each["type"]) for each in (item, other) if is_text(each.get("type"))]
-    return len(kinds) == 2 and kinds[0] != kinds[1]
+def _has_another_type(item: Members, values: Values) -> bool:
+    kind, first = bytes(item.get("type", b"")), values.get("type", [b""])[0]
+    return kind != first and is_text(kind) and is_text(first)

@@ -25,7 +25,7 @@ _STARTS: Final = (b"data: {", b"data:{", b"data: [DONE]", b"data:[DONE]")
 PART_EVENTS: Final = 100
 """Events repaired in one turn of the event loop. A short event takes up to 50 µs."""
 PART_BYTES: Final = 256 * 1024
-"""Bytes of events repaired in one turn, and one event more."""
+"""Bytes of events repaired in one turn; the last event may exceed it."""
 
 
 def cut_events(whole_events: bytes) -> Iterator[bytes]:

@@ -29,7 +29,7 @@ OBJECT_BYTES: Final = 200
 OBJECTS_OF_LONGEST: Final = 40_000
 """No body with more objects is repaired."""
 _ABSENT: Final = msgspec.Raw(b"")
-_OPENING_BRACE, _OPENING_BRACKET = b"{["
+_OPENING_BRACE, _OPENING_BRACKET, _QUOTE, _N = b'{["n'
 _MEMBERS: Final = msgspec.json.Decoder(Members)
 _ITEMS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _ANYTHING: Final = msgspec.json.Decoder(msgspec.Raw)
@@ -178,12 +178,15 @@ def is_null(written: bytes | msgspec.Raw | None) -> bool:
 
 def is_empty(written: bytes | msgspec.Raw | None) -> bool:
     """Whether a member is null, absent, or an empty text, list or object."""
-    if is_null(written) or written is None:
+    if written is None:
         return True
     view = memoryview(written)
-    if bytes(view[:1]) == b'"':
+    first = view[0] if view else _N
+    if first == _QUOTE:
         return len(view) == len(b'""')
-    return bytes(view[:1]) in {b"[", b"{"} and not bytes(view[1:-1]).strip()
+    if first in {_OPENING_BRACE, _OPENING_BRACKET}:
+        return not bytes(view[1:-1]).strip()
+    return first == _N
 
 
 def is_text(written: bytes | msgspec.Raw | None) -> bool:

@@ -99,15 +99,25 @@ def _cuts(draw: Callable[[Any], Any], length: int) -> list[int]:
 
 
 @st.composite
-def streams(draw: Callable[[Any], Any], messages: st.SearchStrategy[Json]) -> tuple[Json, list[Json]]:
-    """Return a whole answer of one or two choices, and its chunks."""
+def streams(
+    draw: Callable[[Any], Any], messages: st.SearchStrategy[Json], *, parts: bool = False
+) -> tuple[Json, list[Json]]:
+    """Return a whole answer of one or two choices, and its chunks.
+
+    Args:
+        draw: Draws a value.
+        messages: The messages of the choices.
+        parts: Whether the content of some chunks is a list of parts, as Mistral's models stream it.
+    """
     head = {"id": "c", "created": 1, "model": "m", "service_tier": "default", "system_fingerprint": "fp"}
     choices, chunks = list[Json](), list[Json]()
     for index, message in enumerate(draw(st.lists(messages, min_size=1, max_size=2))):
         logprobs = draw(LOGPROBS)
         end = "tool_calls" if "tool_calls" in message else "stop"
         choices.append({"index": index, "message": message, "logprobs": logprobs, "finish_reason": end})
-        deltas = [{"delta": delta, "logprobs": None} for delta in split_members(draw, message)]
+        split_message = split_members(draw, message)
+        pieces = in_parts(draw, split_message) if parts else split_message
+        deltas = [{"delta": delta, "logprobs": None} for delta in pieces]
         if logprobs is not None:
             deltas += [
                 {"delta": {}, "logprobs": {"content": part}} for part in split(draw, "", logprobs["content"])
@@ -124,6 +134,23 @@ def streams(draw: Callable[[Any], Any], messages: st.SearchStrategy[Json]) -> tu
     usage = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
     stream.append({**head, "object": "chat.completion.chunk", "choices": [], "usage": usage})
     return {**head, "object": "chat.completion", "choices": choices, "usage": usage}, stream
+
+
+def in_parts(draw: Callable[[Any], Any], deltas: list[Json]) -> list[Json]:
+    """Write the reasoning of these deltas, and some of their texts but not all, as lists of parts."""
+    moves = draw(st.booleans())
+    changed = list[Json]()
+    for delta in deltas:
+        rest = dict(delta)
+        if moves and "reasoning_content" in rest:
+            thinking = [{"type": "text", "text": rest.pop("reasoning_content")}]
+            changed.append({"content": [{"type": "thinking", "thinking": thinking}]})
+        changed.append(rest)
+    texts = [delta for delta in changed if delta.get("content") and isinstance(delta["content"], str)]
+    for delta in texts[1:] if draw(st.booleans()) else texts[:-1]:
+        if draw(st.booleans()):
+            delta["content"] = [{"type": "text", "text": delta["content"]}]
+    return changed
 
 
 def written(chunks: list[Json]) -> bytes:

@@ -12,7 +12,8 @@ from proxy.errors import BadResponse, InvalidResponse
 from proxy.wire.endpoints import Shape
 from proxy.wire.repairs import Call, EmbeddedError
 from proxy.wire.repairs.conversions import AnswerJoiner, answer_to_stream, lines_to_stream
-from proxy.wire.repairs.shallow_json import ITEMS_MAX
+from proxy.wire.repairs.shallow_json import ITEMS_MAX, TooManyItems
+from tests.linear_time import KIB, assert_bounded
 from tests.wire.repairs.answers import MESSAGES, STANDARD, Json, streams, written
 from tests.wire.repairs.streams import DONE, chunk, event, payloads
 
@@ -133,7 +134,7 @@ def test_long_streams_join_in_linear_time() -> None:
 # --- any answer, split in any way
 
 
-@given(streams(MESSAGES))
+@given(streams(MESSAGES) | streams(MESSAGES, parts=True))
 def test_the_chunks_of_any_answer_join_to_the_answer(drawn: tuple[Json, list[Json]]) -> None:
     whole, chunks = drawn
     assert json.loads(joined(written(chunks))) == whole
@@ -215,3 +216,79 @@ def test_only_an_event_is_an_end_marker() -> None:
 def test_an_event_of_too_many_choices_is_an_error() -> None:
     with pytest.raises(InvalidResponse):
         joined(event({"choices": [{}] * (ITEMS_MAX + 1)}))
+
+
+def test_thinking_in_lists_and_the_answer_in_texts_are_joined() -> None:
+    """Mistral's models stream so. The thinking goes where `flat_content` writes it."""
+    thinking = [{"type": "thinking", "thinking": [{"type": "text", "text": text}]} for text in ("h", "m")]
+    contents = ["", *([each] for each in thinking), "Hel", [{"type": "text", "text": "l"}], "o", [], None]
+    stream = b"".join(event(chunk({"content": content})) for content in contents) + DONE
+    message = json.loads(joined(stream))["choices"][0]["message"]
+    assert message == {"role": "assistant", "content": "Hello", "reasoning_content": "hm"}
+    own = {"reasoning_content": "own"}
+    assert json.loads(joined(event(chunk(own)) + stream))["choices"][0]["message"] == {**message, **own}
+
+
+def test_half_a_character_in_a_list_is_joined_with_its_other_half() -> None:
+    contents = [[{"type": "text", "text": "a\ud83d"}], "\ude00b"]
+    stream = b"".join(f"data: {json.dumps(chunk({'content': content}))}\n\n".encode() for content in contents)
+    assert json.loads(joined(stream + DONE))["choices"][0]["message"]["content"] == "a😀b"
+
+
+def test_content_that_is_always_a_list_stays_one() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "u"}}]
+    stream = b"".join(event(chunk({"content": [part]})) for part in parts) + DONE
+    assert json.loads(joined(stream))["choices"][0]["message"]["content"] == parts
+
+
+NUMBERS = range(40)
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        [{"choices": [{"index": 0, f"a{number}": 1}]} for number in NUMBERS],
+        [{"choices": [{"index": 0}], f"a{number}": 1} for number in NUMBERS],
+        [chunk({f"a{number}": 1}) for number in NUMBERS],
+        [chunk({"a": {f"a{number}": 1}}) for number in NUMBERS],
+        [chunk({"a": {"b": {"c": 1}}})] * len(NUMBERS),
+        [chunk({"a": [{"index": number}]}) for number in NUMBERS],
+        [chunk({"a": [{"index": 1}]})] * len(NUMBERS),
+        [chunk({"tool_calls": [{"index": number}]}) for number in NUMBERS],
+        [chunk({"tool_calls": [{"index": 0, f"a{number}": 1}]}) for number in NUMBERS],
+        [chunk({"content": ["a"]}), chunk({"content": "a"})] * len(NUMBERS),
+        [chunk({"content": list(NUMBERS)}), chunk({"content": list(NUMBERS)}), chunk({"content": "a"})],
+    ],
+)
+def test_joining_builds_a_bounded_number_of_objects(flood: list[Any]) -> None:
+    """Each object takes hundreds of bytes, and JSON needs few bytes to write one."""
+    stream = b"".join(map(event, flood)) + DONE
+
+    def join(limit: int) -> bytes:
+        joiner = AnswerJoiner(CHAT, limit)
+        assert joiner.add(stream) is None
+        return joiner.close()
+
+    assert join(10 * len(NUMBERS))
+    with pytest.raises((InvalidResponse, TooManyItems)):
+        join(len(NUMBERS) // 2)
+
+
+def test_joining_creates_few_choices() -> None:
+    with pytest.raises(InvalidResponse):
+        joined(b"".join(event({"choices": [{"index": index}]}) for index in range(2_000)) + DONE)
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"tool_calls": [{"index": 0, "a": 1, "b": 1}]},
+        {"tool_calls": [{"index": 0, "a": 1, "b": 1}] * 60},
+        {"reasoning_details": [{"index": 0, "a": 1}]},
+        {"a": [{"index": index} for index in range(60)]},
+        {"a": {"a": {"a": {"b": 1}}}},
+    ],
+)
+def test_joining_takes_linear_time_and_memory(delta: Any) -> None:
+    unit = event(chunk(delta))
+    assert_bounded(joined, unit * (256 * KIB // len(unit)) + DONE, digests=500, memory=4)

@@ -5,14 +5,19 @@ from typing import Any
 
 import pytest
 
-from proxy.wire.repairs.deltas import join_values
+from proxy.wire.repairs.deltas import BUILT_MAX, ValueJoiner
 from proxy.wire.repairs.shallow_json import ITEMS_MAX
 from tests.linear_time import KIB, assert_linear
 
 
+def join(name: str, values: list[bytes]) -> bytes:
+    """Join these values of one member."""
+    return bytes(ValueJoiner(BUILT_MAX).join(name, values))
+
+
 def joined(name: str, *values: Any) -> Any:
     """Join the JSON of these values."""
-    return json.loads(bytes(join_values(name, [json.dumps(value).encode() for value in values])))
+    return json.loads(join(name, [json.dumps(value).encode() for value in values]))
 
 
 @pytest.mark.parametrize(
@@ -31,6 +36,15 @@ def joined(name: str, *values: Any) -> Any:
         ("refusal", [None, "no", None], "no"),
         ("content", ["", ""], ""),
         ("arguments", ["", {"a": 1}], {"a": 1}),
+        ("text", [["b"], "a", 1, "a", {"c": 1}, ["d"]], "aa"),
+        ("x", ["a", [1], "b", [2]], [1, 2]),
+        ("x", [{"a": "1"}, ["b"], {"a": "2"}], {"a": "12"}),
+        ("x", [[1], "a", 2], 2),
+        ("status", ["in_progress", "in_progress", "done", ""], "done"),
+        ("finish_reason", [None, "length", "stop"], "stop"),
+        ("signature", ["a", "b"], "b"),
+        ("format", ["v1", "v2"], "v1"),
+        ("model", ["m", "m-2"], "m"),
         ("citations", [["a"], [], ["b", "c"]], ["a", "b", "c"]),
         ("annotations", [[{"url": 1}], [{"url": 2}]], [{"url": 1}, {"url": 2}]),
         ("mixed", [[{"index": 0}], ["b"]], [{"index": 0}, "b"]),
@@ -60,9 +74,9 @@ def test_items_of_the_same_index_are_joined() -> None:
 
 
 def test_a_value_without_another_keeps_its_bytes() -> None:
-    assert bytes(join_values("x", [b'{ "a": 1.10 }', b"null"])) == b'{ "a": 1.10 }'
-    assert bytes(join_values("x", [rb'"\u00e9"', rb'"\/"'])) == rb'"\u00e9\/"'
-    assert bytes(join_values("x", [b"[1.10, 2]", b"[ ]", b"[1e400]"])) == b"[1.10, 2,1e400]"
+    assert join("x", [b'{ "a": 1.10 }', b"null"]) == b'{ "a": 1.10 }'
+    assert join("x", [rb'"\u00e9"', rb'"\/"']) == rb'"\u00e9\/"'
+    assert join("x", [b"[1.10, 2]", b"[ ]", b"[1e400]"]) == b"[1.10, 2,1e400]"
 
 
 def test_long_lists_are_joined_as_they_are() -> None:
@@ -77,6 +91,6 @@ def test_nested_values_take_linear_time(before: bytes) -> None:
 
     def run(text: bytes) -> None:
         value = before + b'"' + text.replace(b'"', b"") + b'"' + after
-        join_values("x", [value, value])
+        join("x", [value, value])
 
     assert_linear(run, [b"a", b"[]", b"{}"], limit=64 * KIB, memory=64)
