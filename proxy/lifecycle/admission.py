@@ -1,10 +1,21 @@
 """Checks before a request is sent to an upstream: rates, permissions, streams."""
 
+from typing import Final
+
 from proxy.access import Caller
+from proxy.errors import InvalidRequest
 from proxy.lifecycle.exchange import ExchangeScope
 from proxy.upstream.requests import CallerRequest
-from proxy.wire.request_json import NO_FIELDS
-from proxy.wire.request_model import check_unambiguous
+from proxy.wire.endpoints import Charge
+from proxy.wire.form_body import MULTIPART_FORM
+from proxy.wire.headers import media_type
+from proxy.wire.request_json import JSON, NO_FIELDS
+from proxy.wire.request_model import check_unambiguous, content_types
+
+_COMPRESSED: Final = (
+    "the request body has a Content-Encoding, but the proxy has to read the body; "
+    "send it uncompressed, without that header"
+)
 
 
 async def admit_caller(exchange: ExchangeScope, caller: Caller) -> None:
@@ -25,7 +36,8 @@ async def admit_request(exchange: ExchangeScope, request: CallerRequest) -> None
 
     Raises:
         EndpointForbidden, ModelForbidden: The caller may not use the endpoint or the model.
-        InvalidRequest: Two servers could read two models in the request.
+        InvalidRequest: Two servers could read two models in the request, or it is compressed and has to be
+            read.
         RateLimited: The caller has too many streams.
     """
     caller, record = request.caller, exchange.record
@@ -33,11 +45,22 @@ async def admit_request(exchange: ExchangeScope, request: CallerRequest) -> None
     caller.check_endpoint(request.endpoint)
     caller.check_models(request)
     check_unambiguous(request)
+    if request.is_compressed and _has_to_be_read(exchange, request):
+        raise InvalidRequest(_COMPRESSED)
     if request.endpoint.websocket or _may_stream(request):
         await exchange.count_stream(caller)
     if not request.endpoint.websocket:
         exchange.log_bodies(request.body, whole=request.is_whole)
     exchange.count_usage(caller, request.endpoint)
+
+
+def _has_to_be_read(exchange: ExchangeScope, request: CallerRequest) -> bool:
+    """Whether the body decides what the request costs, where it goes, or what changes on the way."""
+    caller, endpoint = request.caller, request.endpoint
+    if caller.budget is not None and endpoint.charge is not Charge.NOTHING:
+        return True  # Its estimate would be that of the compressed bytes.
+    is_readable = any(media_type(kind) in {JSON, MULTIPART_FORM} for kind in content_types(request.headers))
+    return is_readable and exchange.services.routing.depends_on_body(endpoint, caller)
 
 
 def _may_stream(request: CallerRequest) -> bool:

@@ -129,6 +129,13 @@ class Routing:
             names = [name for name in names if not self._health[name].opens_in] or names
         return [self._route(name, endpoint, model, rename, caller) for name in names]
 
+    def depends_on_body(self, endpoint: Endpoint, caller: Caller) -> bool:
+        """Whether the body of a request can decide its route, or what is changed in it or its response."""
+        names = _with_fallbacks(self._at(endpoint.name).names, self._upstreams)
+        return bool(self._of_model) or any(
+            self._upstreams[name].renames or self._repairs_of(name, caller) for name in names
+        )
+
     def _same(self, name: str, kept: UpstreamHealth) -> bool:
         return name in self._health and kept.is_like(self._health[name])
 

@@ -14,7 +14,7 @@ import msgspec
 from proxy.errors import InvalidRequest
 from proxy.wire.endpoints import Endpoint, ModelPlace
 from proxy.wire.form_body import MULTIPART_FORM, NO_FORM, Form
-from proxy.wire.headers import Headers, media_type, with_hyphens
+from proxy.wire.headers import Headers, content_coding, media_type, with_hyphens
 from proxy.wire.request_json import JSON, NO_FIELDS, RequestFields, word_for_model
 
 MODEL_KEYS_MAX: Final = 1000
@@ -59,6 +59,13 @@ class InspectedRequest(msgspec.Struct, frozen=True, kw_only=True):
         if self.endpoint.nested_models:
             named += named_models(self.body) or []
         return [model for model in named if model is not None]
+
+    @property
+    def is_compressed(self) -> bool:
+        """Whether the request has a body with a Content-Encoding, which the proxy does not read."""
+        has_body = bool(self.body) or not self.is_whole
+        codings = _values(self.headers, b"content-encoding")
+        return has_body and bool(content_coding((b"content-encoding", value) for value in codings))
 
 
 def find_ambiguity(request: InspectedRequest) -> str | None:
@@ -118,11 +125,11 @@ def check_unambiguous(request: InspectedRequest) -> None:
 
 def content_types(headers: Headers) -> list[bytes]:
     """Return the values of all Content-Type headers, as a server reads them that takes `_` for `-`."""
-    return [
-        value
-        for name, value in headers
-        if len(name) == len(b"content-type") and with_hyphens(name) == b"content-type"
-    ]
+    return _values(headers, b"content-type")
+
+
+def _values(headers: Headers, name: bytes) -> list[bytes]:
+    return [value for key, value in headers if len(key) == len(name) and with_hyphens(key) == name]
 
 
 def _ambiguity_of_headers(headers: Headers) -> str | None:

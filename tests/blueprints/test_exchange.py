@@ -95,6 +95,56 @@ async def test_a_compressed_json_body_is_relayed_unread(run_proxy: RunProxy, con
     assert [request.body for request in upstream.requests] == [body]
 
 
+ROUTE = '[[routes.models]]\nmatch = "m"\nupstream = "embed"'
+BUDGET = 'tokens = "9/day"'
+COMPRESSED = "Content-Encoding: gzip"
+
+
+@pytest.mark.parametrize(
+    ("options", "key", "more", "headers"),
+    [
+        ("", BUDGET, "", (JSON, COMPRESSED)),
+        ("", BUDGET, "", ("Content-Type: text/plain", COMPRESSED)),
+        ("", BUDGET, "", (JSON, "Content-Encoding: identity", COMPRESSED)),
+        ("", BUDGET, "", ("Content-Type: text/plain", "Content_Encoding: gzip")),
+        ("", 'repairs = ["ragflow"]', "", (JSON, COMPRESSED)),
+        ('repairs = ["ragflow"]', "", "", (JSON, COMPRESSED)),
+        ('renames = {m = "n"}', "", "", (JSON, COMPRESSED)),
+        ('fallback = "embed"', "", '[upstreams.embed.renames]\nm = "n"', (JSON, COMPRESSED)),
+        ("", "", ROUTE, (JSON, COMPRESSED)),
+        ("", "", ROUTE, ("Content-Type: multipart/form-data; boundary=b", COMPRESSED)),
+    ],
+)
+async def test_a_compressed_body_that_has_to_be_read_is_400(
+    run_proxy: RunProxy, options: str, key: str, more: str, headers: tuple[str, ...]
+) -> None:
+    more = f'{more}\n[[access.keys]]\nname = "other"\nkey = "sk-other-5d21"\n{key}'
+    async with (
+        raw_upstream(ok) as upstream,
+        run_proxy(upstream.url, options=options, more=more) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        for body in (gzip.compress(b'{"model": "m"}'), b""):
+            await caller.send("POST", CHAT, *headers, body=body, key="sk-other-5d21")
+            answer = await caller.answer()
+            told = await caller.body(answer)
+            assert (b"Content-Encoding" in told, answer.status == 400) == (bool(body), bool(body))
+    assert [request.body for request in upstream.requests] == [b""]
+
+
+async def test_a_compressed_body_of_a_request_that_costs_nothing_is_relayed(run_proxy: RunProxy) -> None:
+    async with (
+        raw_upstream(ok) as upstream,
+        run_proxy(
+            upstream.url, more=f'[[access.keys]]\nname = "other"\nkey = "sk-other-5d21"\n{BUDGET}'
+        ) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        headers = ("Content-Type: application/octet-stream", COMPRESSED)
+        await caller.send("POST", "/v1/files", *headers, body=gzip.compress(b"a"), key="sk-other-5d21")
+        assert (await caller.answer()).status == 200
+
+
 async def test_an_announced_body_over_the_limit_is_413(run_proxy: RunProxy) -> None:
     async with (
         raw_upstream(ok) as upstream,
