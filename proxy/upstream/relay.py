@@ -77,7 +77,7 @@ class Attempt(msgspec.Struct, frozen=True):
             async with self.clock.first_byte():
                 response = await self.route.client.open(self.request, self.record)
                 self.record.headers_at = self.record.now()
-                # Before the first byte, because a caller who leaves until then has run a model, too.
+                # Before the first byte, because a caller who leaves before it may have run a model, too.
                 self.record.succeeded = response.status in SUCCESSES
                 first, start = await self._begin(response)
             self.record.first_byte_at = self.record.now()
@@ -90,7 +90,7 @@ class Attempt(msgspec.Struct, frozen=True):
                 is_stream = True
                 closing.push_async_callback(response.aclose)
             return relayed
-        except ProxyError:
+        except Exception:  # Also a defect of ours. Without a response, only a caller who leaves is charged.
             self.record.succeeded = False
             raise
         finally:

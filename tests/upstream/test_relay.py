@@ -527,6 +527,25 @@ def test_a_failure_before_the_first_byte_has_its_own_status(
     run()
 
 
+@pytest.mark.parametrize(
+    ("end", "is_charged"), [(RuntimeError(), False), (BadResponse(), False), (asyncio.CancelledError(), True)]
+)
+@virtually
+async def test_only_a_caller_who_leaves_is_charged_for_no_response(
+    end: BaseException, *, is_charged: bool
+) -> None:
+    class FailingThreads(RepairThreads):
+        async def run(self, caller: str, call: Callable[[], T]) -> T:
+            raise end
+
+    repairs = ResponseRepairs(resolve(["ragflow"]), Call(Shape.CHAT), FailingThreads(), "a")
+    body = json.dumps({"choices": [{"message": {"content": "a" * INLINE_BYTES_MAX}}]}).encode()
+    relayed = Relayed(FakeResponse([body, b""]), repairs=repairs)
+    with pytest.raises(type(end)):
+        await relayed.answer()
+    assert relayed.record.succeeded is is_charged
+
+
 @virtually
 async def test_a_stop_before_the_first_byte_is_an_error_and_closes_the_upstream() -> None:
     response = FakeResponse([])
