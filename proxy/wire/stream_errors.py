@@ -5,7 +5,7 @@ Responses API, or an event whose name or type is `error`.
 """
 
 import re
-from itertools import islice
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -24,13 +24,13 @@ _SIGNS: Final = (
     re.compile(rb"event: ?error[\r\n]"),
 )
 _NAMED: Final = re.compile(rb"event(?<![^\r\n]event): ?error[\r\n]")
-_WORDS_OF_FAILURE: Final = (b"error", b"failed", b"\\")
+_WORDS_OF_FAILURE: Final = (b"error", b"failed")
+_ESCAPE: Final = b"\\"
+"""An event with an escape may write these words with it."""
 _UNPRINTABLE: Final = re.compile(r"[^ -~]+")
 _CODE_CHARACTERS_MAX: Final = 64
 _CANDIDATES_MAX: Final = 1_000
-"""How many events of one piece are parsed."""
-
-
+"""How many events of one piece are parsed that have a word of failure, and how many others with an escape."""
 _ABSENT: Final = msgspec.Raw(b"")
 
 
@@ -48,18 +48,31 @@ def find_error_code(events: bytes) -> str | None:
     """Return the code or the type of the first error among whole events; None if they hold no error."""
     if not any(sign.search(events) for sign in _SIGNS):
         return None
-    candidates = (
-        block
-        for part in cut_events(events)
-        if _may_fail(part)  # Most parts of a flood of tiny events hold nothing.
-        for block in split_events(part)
-        if _may_fail(block)
-    )
-    codes = map(_read_code, islice(candidates, _CANDIDATES_MAX))
+    codes = map(_read_code, _candidates(events))
     return next((code for code in codes if code is not None), None)
 
 
-def _may_fail(text: bytes) -> bool:
+def _candidates(events: bytes) -> Iterator[bytes]:
+    """Yield the events that may hold an error.
+
+    Escapes are counted separately, because the line breaks of any text are escapes.
+    """
+    with_word = with_escape = 0
+    for part in cut_events(events):
+        if not (_has_word(part) or _ESCAPE in part):
+            continue  # Most parts of a flood of tiny events hold nothing.
+        for block in split_events(part):
+            if _has_word(block):
+                with_word += 1
+                if with_word > _CANDIDATES_MAX:
+                    return
+                yield block
+            elif _ESCAPE in block and with_escape < _CANDIDATES_MAX:
+                with_escape += 1
+                yield block
+
+
+def _has_word(text: bytes) -> bool:
     return any(word in text for word in _WORDS_OF_FAILURE)
 
 

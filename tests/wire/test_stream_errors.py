@@ -78,3 +78,12 @@ def test_the_search_among_many_events_that_are_no_errors_ends() -> None:
     error = b'data: {"error":{"code":"c"}}\n\n'
     assert find_error_code(b'data: "error":1\n\n' * 999 + error) == "c"
     assert find_error_code(b'data: "error":1\n\n' * 1_000 + error) is None
+
+
+def test_line_breaks_in_the_text_of_many_events_hide_no_error() -> None:
+    text = b'data: {"choices":[{"delta":{"content":"\\n"}}]}\n\n'
+    escaped = b'data: {"err\\u006fr":{"code":"b"}}\n\n'
+    error = b'data: {"error":{"code":"c"}}\n\n'
+    assert find_error_code(text * 5_000 + error) == "c"
+    assert find_error_code(text * 999 + escaped + error) == "b"
+    assert find_error_code(text * 1_000 + escaped + error) == "c"
