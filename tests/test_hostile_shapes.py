@@ -58,6 +58,7 @@ UNITS: Final = {
     "halves of pairs": (b'"', b"\\ud83d", b'"'),
     "not ASCII": (b'"', "你".encode(), b'"'),
     "not UTF-8": (b'"', b"\xff", b'"'),
+    "commas in texts": (b"[", b'"a,b[",', b'""]'),
     "JSON in a text": (b'"', b"[],", b'"'),
     "a long number": (b"", b"1", b""),
     "a long fraction": (b"0.", b"1", b""),

@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from proxy.chat.notices import Failure, find_failure, finish_failure
 from proxy.wire.event_stream import BOM
-from proxy.wire.repairs.shallow_json import TooManyItems, open_object, read_value
+from proxy.wire.repairs.shallow_json import Members, TooManyItems, open_list, open_object, read_value
 
 DONE: Final = b"[DONE]"
 EVENT_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -180,13 +180,13 @@ class DeltaReader:
         members = open_object(data)
         if members is None:
             raise ValueError("a payload is not a JSON object")
-        choice = _choice(read_value(members.get("choices")))
+        choice = _choice(members)
         items: list[Delta | Failure | Finish] = list(self._texts(choice))
         baidu = read_value(members.get("result"))
         if isinstance(baidu, str):  # Qianfan's first interface
             items += self._split(baidu)
         failure = find_failure(members)
-        reason = choice.get("finish_reason")
+        reason = read_value(choice.get("finish_reason"))
         if failure is None and isinstance(reason, str) and reason:
             failure = finish_failure(reason)
             if failure is None:
@@ -199,16 +199,17 @@ class DeltaReader:
         """Return text that was held back because it could have become a tag."""
         return list(self._emit(*self._tags.flush()))
 
-    def _texts(self, choice: dict[str, object]) -> Iterator[Delta]:
-        delta = choice.get("delta")
-        if not isinstance(delta, dict):
-            delta = choice.get("message")
-        if not isinstance(delta, dict):
-            delta = {"content": choice.get("text")}
-        reasoning = next((text for name in _REASONING if (text := "".join(_texts_of(delta.get(name))))), "")
+    def _texts(self, choice: Members) -> Iterator[Delta]:
+        delta = open_object(choice.get("delta"))
+        if delta is None:
+            delta = open_object(choice.get("message"))
+        if delta is None:
+            delta = {"content": choice["text"]} if "text" in choice else {}
+        thoughts = (read_value(delta.get(name)) for name in _REASONING)
+        reasoning = next((text for thought in thoughts if (text := "".join(_texts_of(thought)))), "")
         yield from self._emit("reasoning", reasoning)
-        yield from self._parts(delta.get("content"))
-        refusal = delta.get("refusal")
+        yield from self._parts(read_value(delta.get("content")))
+        refusal = read_value(delta.get("refusal"))
         if isinstance(refusal, str):
             yield from self._emit("answer", refusal)
 
@@ -232,10 +233,11 @@ class DeltaReader:
             yield Delta(kind, text)
 
 
-def _choice(choices: object) -> dict[str, object]:
+def _choice(members: Members) -> Members:
     """Return the first choice, or an empty one."""
-    for choice in choices if isinstance(choices, list) else []:
-        if isinstance(choice, dict) and choice.get("index") in (0, None):
+    for item in open_list(members.get("choices")) or ():
+        choice = open_object(item)
+        if choice is not None and read_value(choice.get("index")) in (0, None):
             return choice
     return {}
 

@@ -32,6 +32,7 @@ LINES = st.sampled_from(
     ]
 )
 ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
+TABLE = "a,b,c\n" * 30_000
 
 
 def told(stream: bytes) -> list[bytes]:
@@ -353,3 +354,24 @@ def test_think_tags_are_read(content: str, reasoning: str, answer: str) -> None:
             "reasoning": reasoning,
             "answer": answer,
         }
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"message": {"content": TABLE}},
+        {"delta": {"content": TABLE}},
+        {"message": {"content": [{"type": "text", "text": TABLE}]}},
+        {"text": TABLE},
+        {"message": {"content": TABLE}, "logprobs": {"content": [[]] * 60_000}},
+    ],
+)
+def test_a_long_answer_full_of_commas_is_read(choice: dict[str, Any]) -> None:
+    payload = json.dumps({"choices": [{"index": 1}, {"index": 0, **choice}]}).encode()
+    assert DeltaReader().read(payload) == [Delta("answer", TABLE)]
+
+
+def test_an_answer_of_too_many_parts_is_rejected() -> None:
+    payload = json.dumps({"choices": [{"message": {"content": [{"text": "a"}] * 60_000}}]}).encode()
+    with pytest.raises(ValueError, match="holds too much"):
+        DeltaReader().read(payload)

@@ -135,6 +135,9 @@ def test_content_in_parts_becomes_a_text() -> None:
     assert repaired("flat_content", answer({"content": PARTS[1]})) == answer({"content": "Hel"})
     assert untouched("flat_content", answer({"content": "Hello"}))
     assert untouched("flat_content", answer({"content": None}))
+    table = "a,b,c\n" * 30_000
+    parts = [{"type": "text", "text": table}]
+    assert repaired("flat_content", answer({"content": parts})) == answer({"content": table})
 
 
 def test_a_message_under_another_name_is_moved_but_never_invented() -> None:

@@ -1,14 +1,21 @@
 """JSON that is parsed one level at a time: unchanged values keep their bytes, and long lists are refused."""
 
+import subprocess
+import sys
+
 import msgspec
 import pytest
 
 from proxy.wire.repairs.shallow_json import (
+    FEW_ITEMS,
     ITEMS_MAX,
+    SHORT_BYTES,
+    VALUES_MAX,
     Members,
     TooManyItems,
     change_items,
     has_too_many_objects,
+    has_too_many_values,
     is_empty,
     is_null,
     is_text,
@@ -18,6 +25,8 @@ from proxy.wire.repairs.shallow_json import (
     to_json,
     write,
 )
+from tests.linear_time import assert_bounded
+from tests.pace import PATIENCE
 
 
 def test_unchanged_members_keep_their_bytes() -> None:
@@ -44,6 +53,34 @@ def test_a_list_is_opened_up_to_its_limit() -> None:
         open_list(b"[" + b"1," * ITEMS_MAX + b"1]")
     assert has_too_many_objects(b"{}," * 5_000)
     assert not has_too_many_objects(b"{}," * 3_000)
+
+
+@pytest.mark.parametrize("item", [b"1", b'"%b"' % (b"a, b" * 40), b"[%b1]" % (b"1," * 40)])
+@pytest.mark.parametrize("count", [1, FEW_ITEMS - 1, FEW_ITEMS, FEW_ITEMS + 1, ITEMS_MAX, ITEMS_MAX + 1])
+def test_a_long_list_is_opened_up_to_its_limit(item: bytes, count: int) -> None:
+    written = b"[%b%b]" % (b" " * SHORT_BYTES, b",".join([item] * count))
+    if count > ITEMS_MAX:
+        with pytest.raises(TooManyItems):
+            open_list(written)
+    else:
+        assert open_list(written) == [msgspec.Raw(item)] * count
+
+
+def test_what_a_text_holds_are_no_values() -> None:
+    text = 'a, [b], {"c"}, \\' * VALUES_MAX
+    for value in ([text], {"a": text, text: [text, 1]}, [{"a": "[,{"}] * (VALUES_MAX // 2 - 1)):
+        written = msgspec.json.encode(value)
+        assert not has_too_many_values(written)
+        assert read_value(written) == value
+    members = {str(number): "a,b" for number in range(VALUES_MAX + 2)}
+    examples: tuple[object, ...] = (
+        [1] * (VALUES_MAX + 2),
+        [""] * (VALUES_MAX + 2),
+        [[]] * VALUES_MAX,
+        members,
+    )
+    for many in examples:
+        assert has_too_many_values(msgspec.json.encode(many))
 
 
 @pytest.mark.parametrize(
@@ -78,3 +115,30 @@ def test_only_changed_items_are_written_again() -> None:
     assert change_items(members, "missing", add) is None
     changed = {name: bytes(written) for name, written in (change_items(members, "old", add) or {}).items()}
     assert changed == {"same": b'[{"x": 1}, 7]', "old": b'[{"x":  1},{"old":1.0,"new":1},7]'}
+
+
+@pytest.mark.parametrize("unit", [b'\\",', b'",', b"\\,", b'"\\",'])
+def test_a_text_that_never_ends_is_read_once(unit: bytes) -> None:
+    assert_bounded(has_too_many_values, b'["' + unit * 300_000, digests=300, memory=2)
+
+
+def test_ordinary_long_lists_need_no_large_decoder() -> None:
+    """Building one takes tens of milliseconds, in which a worker serves no request."""
+    program = """
+import msgspec
+build, sizes = msgspec.defstruct, []
+def defstruct(name, fields, **options):
+    sizes.append(len(fields))
+    return build(name, fields, **options)
+msgspec.defstruct = defstruct
+from proxy.wire.repairs.shallow_json import open_list
+texts, vectors, messages = ["a, b" * 9_000] * 200, [[0.25] * 1_024] * 64, [{"a": "a, b"}] * 5_000
+for items in (texts, vectors, messages, [""] * 40_000):
+    try:
+        open_list(msgspec.json.encode(items))
+    except Exception as error:
+        assert type(error).__name__ == "TooManyItems" and len(items) == 40_000
+print(max(sizes))
+"""
+    built = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=PATIENCE)
+    assert int(built.stdout) == FEW_ITEMS
