@@ -475,7 +475,7 @@ class Connection(asyncio.Protocol):
         next chunk size, of which RFC 9112 7.1 allows any number.
 
         HTTP/1.0 and a body with a length have no such bytes. There the next bytes of the response are the
-        probe, and a caller to whom none can be sent for `UNPROBED_SECONDS` counts as gone.
+        probe, and if there are none for `UNPROBED_SECONDS`, the caller counts as gone.
         """
         cycle = self._cycle
         if cycle is None or self._lost:
@@ -492,7 +492,9 @@ class Connection(asyncio.Protocol):
         self.loop.call_later(PROBE_SECONDS, self._detect_disconnect)
 
     def _end_unprobed(self, taken: int) -> None:
-        """Abort a half-closed connection whose caller had taken all bytes by then and was sent none since."""
+        """Abort a half-closed connection if its caller had received everything by then and has been sent
+        nothing since.
+        """
         if not self._lost and not self._closing and self._written == taken:
             tcp.prepare_reset(self._socket)  # A caller that still reads must not take this for the end.
             self.abort(GONE)

@@ -22,7 +22,7 @@ REQUEST_LINE_SPARE: Final = 64
 PROBE_SECONDS: Final = 0.05
 """How long the kernel of a caller that has closed its connection takes to answer a probe with a reset."""
 UNPROBED_SECONDS: Final = 2.0
-"""How long a caller that sends no more and cannot be probed may get no bytes of its response."""
+"""How long a response may pause for a half-closed caller that cannot be probed."""
 
 FIRST_REQUEST_SECONDS: Final = 1.0
 """A connection that was opened just before a drain may take this long to send its request."""

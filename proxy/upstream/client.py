@@ -50,7 +50,7 @@ REJECTION_SECONDS: Final = 1.0
 class RunningRequests:
     """The requests to each upstream that have not been answered completely.
 
-    The clients of several configurations share the count, because the upstream has to bear all of them.
+    The clients of several configurations share the count, because they all load the same upstream.
     """
 
     def __init__(self) -> None:

@@ -74,7 +74,7 @@ class Heartbeat:
             return
         if response.status != HTTPStatus.OK or not is_event_stream(response.headers):
             yield await self._as_event(response)
-        elif content_coding(response.headers):  # The caller reads this stream as if it were not compressed.
+        elif content_coding(response.headers):  # The headers are already sent, and announce no compression.
             self._record.discard_attempt()
             yield self._failed(BadResponse(reason="a compressed stream, after a heartbeat"))
         else:

@@ -28,7 +28,7 @@ _BEFORE_END_MARKER_BYTES_MAX: Final = 16
 _FINISH_REASON: Final = re.compile(rb'"finish_reason"\s*:\s*"[^"]')
 _DATA: Final = re.compile(rb"(?:^|[\r\n])data:([^\r\n]*+)")
 _DATA_LINES_MAX: Final = 10_000
-"""An event of more lines is taken for cut, because each line takes time."""
+"""An event with more lines counts as cut off, because each line takes time."""
 _ANY_VALUE: Final = msgspec.json.Decoder(msgspec.Raw)
 BOM: Final = b"\xef\xbb\xbf"
 _BEFORE_FIELDS: Final = re.compile(rb"(?:" + BOM + rb")?+[\r\n]*+")
