@@ -18,7 +18,8 @@ from proxy.wire.repairs.shallow_json import Members, TooManyItems, open_list, op
 DONE: Final = b"[DONE]"
 EVENT_BYTES_MAX: Final = 16 * 1024 * 1024
 
-_LINE_END: Final = re.compile(rb"\r\n|\n|\r")
+_LINE_ENDS: Final = re.compile(rb"(?:\r\n|\n|\r)((?:\r\n|\n|\r)++)?+")
+"""The end of a line, and the blank lines after it."""
 _REASONING: Final = ("reasoning_content", "reasoning", "thinking")
 _REASONING_PARTS: Final = ("thinking", "reasoning", "reasoning_text", "summary_text")
 _PARTS_DEPTH_MAX: Final = 4
@@ -69,10 +70,12 @@ class EventSplitter:
             self._after_cr = False
         payloads: list[bytes] = []
         start = 0
-        for end in _LINE_END.finditer(chunk):
-            self._line += chunk[start : end.start()]
-            start = end.end()
+        for ends in _LINE_ENDS.finditer(chunk):
+            self._line += chunk[start : ends.start()]
+            start = ends.end()
             payloads += self._end_line()
+            if ends.lastindex:
+                payloads += self._end_line()  # However many blank lines there are, they end one event.
         if chunk:
             self._after_cr = chunk.endswith(b"\r")
         self._line += chunk[start:]
