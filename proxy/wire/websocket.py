@@ -1,6 +1,7 @@
 """Rules for WebSockets: keys in subprotocols, the model in a query, headers, close codes (pure)."""
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote_plus
 
@@ -22,6 +23,8 @@ _KEY: Final = "openai-insecure-api-key."
 # The caller's account at OpenAI, which is not forwarded, like the headers of these names.
 _ACCOUNT: Final = ("openai-organization.", "openai-project.")
 _REASON_BYTES_MAX: Final = 123
+_NAMED: Final = re.compile(rb"(?:^|(?<=&))(model|[^&=]*%[^&=]*)(=[^&]*)?(?=&|\Z)")
+"""A pair in a query whose name is `model`, or may be that once it is decoded."""
 _HANDSHAKE: Final = b"sec-websocket-"
 _NEVER_SENT: Final = frozenset({1004, NO_CODE, LOST, 1015})
 _CODES: Final = range(1000, 5000)
@@ -51,7 +54,7 @@ def find_model(query: bytes) -> str | None:
     Raises:
         InvalidRequest: The query names several models, and servers differ in which one they take.
     """
-    models = [_decode(value) for name, value in map(_split, query.split(b"&")) if _decode(name) == "model"]
+    models = [_decode((found[2] or b"=")[1:]) for found in _NAMED.finditer(query) if _names_model(found)]
     if len(models) > 1:
         raise InvalidRequest("the query names more than one model", param="model")
     return models[0] if models else None
@@ -59,10 +62,8 @@ def find_model(query: bytes) -> str | None:
 
 def rename_model(query: bytes, name: str) -> bytes:
     """Replace the model in a query, and keep all other bytes."""
-    return b"&".join(
-        b"model=" + quote(name, safe="").encode() if _decode(_split(pair)[0]) == "model" else pair
-        for pair in query.split(b"&")
-    )
+    new = b"model=" + quote(name, safe="").encode()
+    return _NAMED.sub(lambda found: new if _names_model(found) else found[0], query)
 
 
 def without_handshake(headers: Headers) -> Headers:
@@ -80,9 +81,8 @@ def sendable_close(close: Close) -> Close:
     return Close(close.code, reason)
 
 
-def _split(pair: bytes) -> Sequence[bytes]:
-    name, _, value = pair.partition(b"=")
-    return name, value
+def _names_model(found: re.Match[bytes]) -> bool:
+    return found[1] == b"model" or _decode(found[1]) == "model"
 
 
 def _decode(text: bytes) -> str:
