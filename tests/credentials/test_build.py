@@ -214,7 +214,7 @@ FILES: Final = [
     (kind, name)
     for kind in get_args(get_args(CredentialSettings)[0])
     for name, field in kind.model_fields.items()
-    if "pathlib.Path" in str(field.annotation) and (kind, name) not in READ_AT_EACH_FETCH
+    if ".Path" in str(field.annotation) and (kind, name) not in READ_AT_EACH_FETCH
 ]
 
 
