@@ -152,7 +152,7 @@ async def test_a_change_by_which_workers_die_reaches_no_successor(tmp_path: Path
 async def test_a_worker_that_does_not_answer_an_offer_delays_it_for_a_limited_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "OFFER_SECONDS", paced(0.2))
+    monkeypatch.setattr(supervisor, "OFFER_SECONDS", paced(1.0))
     async with two_workers(tmp_path) as running:
         (tmp_path / "hangs-0").touch()
         async with asyncio.timeout(PATIENCE):
