@@ -2,9 +2,9 @@
 
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 from quart import Quart, current_app
 
 from proxy.api_docs.page import Style
@@ -20,8 +20,7 @@ EXTENSION: Final = "proxy"
 """The name of the parts among the extensions of the application, from the start of its lifespan."""
 
 
-@dataclass(frozen=True, slots=True)
-class AppParts:
+class AppParts(msgspec.Struct, frozen=True):
     """What one worker opens once, and every view may use."""
 
     snapshots: ConfigSnapshots

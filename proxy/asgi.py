@@ -11,10 +11,10 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, ParamSpec, TypeGuard, cast
 
+import msgspec
 from hypercorn.typing import (
     ASGIReceiveCallable,
     ASGIReceiveEvent,
@@ -137,8 +137,7 @@ def is_relayed(view: Callable[..., object]) -> TypeGuard[Callable[..., Awaitable
     return getattr(view, "is_relayed", False)
 
 
-@dataclass(frozen=True, slots=True)
-class RelaySteps:
+class RelaySteps(msgspec.Struct, frozen=True):
     """What happens before and instead of the view of a relayed request.
 
     Args:

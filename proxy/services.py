@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import AsyncIterator, Collection, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from proxy.access import AccessControl, CallerLimits
 from proxy.access.counting import Counting
@@ -79,8 +80,7 @@ class RefCount:
             self._unused.set()
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerState:
+class WorkerState(msgspec.Struct, frozen=True):
     """What one worker keeps for its whole life, across all configurations."""
 
     store: MemoryTokenStore
@@ -96,13 +96,13 @@ class WorkerState:
     """The number of requests that the server has rejected by itself, by status."""
     token_folder: TokenFolder | None = None
     """The folder where the workers of the service share tokens, if there are several."""
-    held: HeldBytes = field(default_factory=HeldBytes)
-    repair_threads: RepairThreads = field(default_factory=RepairThreads)
-    upstream_requests: RunningRequests = field(default_factory=RunningRequests)
+    held: HeldBytes = msgspec.field(default_factory=HeldBytes)
+    repair_threads: RepairThreads = msgspec.field(default_factory=RepairThreads)
+    upstream_requests: RunningRequests = msgspec.field(default_factory=RunningRequests)
     """The running requests of each upstream, which its `max_connections` limits."""
-    tls: TlsContexts = field(default_factory=TlsContexts)
-    exchanges: ExchangeTotals = field(default_factory=ExchangeTotals)
-    traffic: Traffic = field(default_factory=Traffic)
+    tls: TlsContexts = msgspec.field(default_factory=TlsContexts)
+    exchanges: ExchangeTotals = msgspec.field(default_factory=ExchangeTotals)
+    traffic: Traffic = msgspec.field(default_factory=Traffic)
     traces: "ExchangeTracer | None" = None
     """The tracer; None without `[traces]`."""
 
@@ -112,8 +112,7 @@ class WorkerState:
             counts.forget(names)
 
 
-@dataclass(frozen=True, slots=True)
-class Services:
+class Services(msgspec.Struct, frozen=True):
     """The objects that serve requests, built from one snapshot of the configuration."""
 
     settings: Settings
@@ -125,7 +124,7 @@ class Services:
     attempts: Attempts
     models: ModelList
     metrics: Metrics
-    users: RefCount = field(default_factory=RefCount)
+    users: RefCount = msgspec.field(default_factory=RefCount)
 
     @property
     def traffic(self) -> Traffic | None:

@@ -8,16 +8,16 @@ import hashlib
 import ssl
 import weakref
 from collections.abc import Hashable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 _ALPN: Final = ("http/1.1",)
 """httpx2 sets this on every context that it uses. Upstreams, which may share one, must not differ by that."""
 
 
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
+class TlsFiles(msgspec.Struct, frozen=True):
     """The files from which a context is built."""
 
     ca_file: Path | None = None

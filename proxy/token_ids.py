@@ -7,8 +7,9 @@ Encodings are loaded once, at start-up, from the folder in TIKTOKEN_CACHE_DIR or
 import asyncio
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from proxy.errors import InvalidRequest, SettingsError
 from proxy.settings import Settings
@@ -23,11 +24,10 @@ LOAD_SECONDS: Final = 60.0
 """How long start-up waits for an encoding."""
 
 
-@dataclass(frozen=True, slots=True)
-class TokenTexts:
+class TokenTexts(msgspec.Struct, frozen=True):
     """The loaded encodings by name; falsy if there are none."""
 
-    encodings: Mapping[str, "Encoding"] = field(default_factory=dict)
+    encodings: Mapping[str, "Encoding"] = msgspec.field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return bool(self.encodings)

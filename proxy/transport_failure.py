@@ -9,12 +9,12 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 from urllib.parse import urlsplit
 
 import httpx2
+import msgspec
 
 CAUSES_MAX: Final = 32
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443, "redis": 6379, "rediss": 6379}
@@ -139,8 +139,7 @@ _TLS_ALERT: Final = re.compile(r"x15\\+x03|illegal request line")
 quote. h11 has its own message for a response that begins with a control character."""
 
 
-@dataclass(frozen=True, slots=True)
-class TransportFailure:
+class TransportFailure(msgspec.Struct, frozen=True):
     """Why a request got no response, without the query, user name or any byte of a response."""
 
     kind: FailureKind

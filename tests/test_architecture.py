@@ -88,8 +88,9 @@ def imported_by(tree: ast.Module) -> set[str]:
 
 
 def libraries_of(tree: ast.Module) -> set[str]:
-    """Return the third-party libraries that a module imports."""
-    return {name.partition(".")[0] for name in imported_by(tree)} - {*sys.stdlib_module_names, "proxy"}
+    """Return the third-party libraries that a module imports, without the one that all may import."""
+    libraries = {name.partition(".")[0] for name in imported_by(tree)}
+    return libraries - {*sys.stdlib_module_names, "proxy", "msgspec"}
 
 
 def contract(name: str) -> dict[str, Any]:

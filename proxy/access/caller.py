@@ -1,9 +1,10 @@
 """A caller, with everything that its key allows."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final, Self
+
+import msgspec
 
 from proxy.errors import EndpointForbidden, ModelForbidden
 from proxy.settings import ANY_MODEL, CallerKey
@@ -24,8 +25,7 @@ _NOT_BY_DEFAULT: Final = (
 _HIDDEN: Final = "this key is limited to models, and it is not certain which model this request runs"
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True):
     """Who is calling, by the name that the key has in the configuration, and what the key allows.
 
     Args:

@@ -1,7 +1,8 @@
 """The routes that the service answers itself, for the description of the API (pure)."""
 
-from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+import msgspec
 
 JSON: Final = "application/json"
 HTML: Final = "text/html"
@@ -33,8 +34,7 @@ class BodySpec(NamedTuple):
     field: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OwnRoute:
+class OwnRoute(msgspec.Struct, frozen=True, kw_only=True):
     """A route with one method."""
 
     path: str

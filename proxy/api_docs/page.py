@@ -3,9 +3,10 @@
 import base64
 import hashlib
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from html import escape
 from typing import Final
+
+import msgspec
 
 from proxy.api_docs.openapi import API_REFERENCE
 from proxy.api_docs.own_routes import OWN_ROUTES, BilingualText
@@ -14,8 +15,7 @@ from proxy.wire.endpoints import OTHER, Endpoint, ModelPlace
 from proxy.wire.paths import ORIGINAL_MOUNT
 
 
-@dataclass(frozen=True, slots=True)
-class Style:
+class Style(msgspec.Struct, frozen=True):
     """The style sheet of the page, and its hash for the content security policy."""
 
     text: str

@@ -1,10 +1,10 @@
 """The routes of the web chat: the article's three, and others that the page needs."""
 
-import dataclasses
 from functools import partial
 from http import HTTPStatus
 from typing import Final
 
+import msgspec
 from quart import Blueprint, Response, redirect
 from quart.wrappers.response import IterableBody
 
@@ -132,7 +132,7 @@ async def conversations() -> Response:
     own, words = visitor_session(), current_request().args.get("search", "").strip()
     await chat().visits.count(own, visitor_address())
     found = await (chat().search.find(own, words) if words else chat().conversations.read(own))
-    return reply(conversations=[dataclasses.asdict(listed) for listed in found])
+    return reply(conversations=[msgspec.structs.asdict(listed) for listed in found])
 
 
 @blueprint.post("/rename")

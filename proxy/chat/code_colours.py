@@ -11,10 +11,10 @@ override them with `--code-keyword` and so on. The contrast on the two backgroun
 """
 
 import re
-from dataclasses import dataclass
 from html import escape, unescape
 from typing import Final
 
+import msgspec
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
@@ -57,8 +57,7 @@ LANGUAGES: Final = _words(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ColouredCode:
+class ColouredCode(msgspec.Struct, frozen=True):
     """Code as HTML.
 
     Args:

@@ -8,8 +8,9 @@ import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol
+
+import msgspec
 
 from proxy.credentials.sharing.record import Seal, SealBroken
 from proxy.redis_connection import NAMESPACE, RedisConnection, expect_list
@@ -36,8 +37,7 @@ return 1
 every list expires."""
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(msgspec.Struct, frozen=True):
     """A question of the visitor and the answer of the model, as plain text."""
 
     prompt: str

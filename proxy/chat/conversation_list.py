@@ -9,8 +9,10 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Final, Protocol
+
+import msgspec
+from msgspec.structs import replace
 
 from proxy.chat.conversation import CONVERSATIONS_MAX, UNREADABLE
 from proxy.credentials.sharing.record import Seal, SealBroken
@@ -63,8 +65,7 @@ return 1
 """KEYS: titles. ARGV: channel, sealed title."""
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(msgspec.Struct, frozen=True):
     """A conversation in the list of a visitor.
 
     Args:

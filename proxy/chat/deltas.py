@@ -8,8 +8,9 @@ https://platform.openai.com/docs/api-reference/chat-streaming, Spark's `reasonin
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final, Literal
+
+import msgspec
 
 from proxy.chat.notices import Failure, find_failure, finish_failure
 from proxy.wire.event_stream import BOM
@@ -31,16 +32,14 @@ _CODE: Final = "`"
 DeltaKind = Literal["reasoning", "answer"]
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
+class Delta(msgspec.Struct, frozen=True):
     """The next part of a text."""
 
     kind: DeltaKind
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(msgspec.Struct, frozen=True):
     """The end of the answer, as announced by the model.
 
     Args:

@@ -5,9 +5,10 @@ import contextlib
 import re
 import unicodedata
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
+
+import msgspec
 
 from proxy.chat import notices
 from proxy.chat.broker import BrokerClosed, LeaseLost, Mark
@@ -347,8 +348,7 @@ def _errors_logged(event: str) -> Iterator[None]:
         _log.exception(event)
 
 
-@dataclass(frozen=True, slots=True)
-class Branch:
+class Branch(msgspec.Struct, frozen=True):
     """The beginning of a conversation, from which another one continues.
 
     Args:
@@ -360,8 +360,7 @@ class Branch:
     before: Position
 
 
-@dataclass(frozen=True, slots=True)
-class _Question:
+class _Question(msgspec.Struct, frozen=True):
     """A visitor's question."""
 
     channel: str

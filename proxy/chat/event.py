@@ -12,8 +12,9 @@ fields), and a text is split only at CR, LF and CRLF, as browsers split it
 
 import json
 import re
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 Position = tuple[int, int]
 """The position of an event in its channel: Unix time in milliseconds, and a count within a millisecond."""
@@ -28,8 +29,7 @@ _LINE_END: Final = re.compile(r"\r\n|\r|\n")
 _NOT_IN_A_FIELD: Final = re.compile(r"[\r\n\0]")
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """An event of a channel.
 
     Args:

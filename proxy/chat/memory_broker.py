@@ -5,8 +5,10 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from proxy.chat.broker import (
     EXPIRE_SECONDS,
@@ -27,8 +29,7 @@ TOTAL_BYTES: Final = 256 << 20
 """Maximum size of all channels. The channel with the oldest last event is deleted first."""
 
 
-@dataclass(slots=True)
-class _Backlog:
+class _Backlog(msgspec.Struct):
     """The stored events of one channel, and when they expire."""
 
     events: deque[tuple[Position, Event, int]]
@@ -39,12 +40,11 @@ class _Backlog:
     until: float = 0.0
 
 
-@dataclass(slots=True)
-class _MemorySubscription:
+class _MemorySubscription(msgspec.Struct):
     """A subscription: replayed events first, then live ones."""
 
     mailbox: Mailbox[Event]
-    replayed: deque[Event] | None = field(default=None)
+    replayed: deque[Event] | None = None
 
     async def get(self) -> Event:
         if self.replayed:

@@ -3,8 +3,10 @@
 A vendor's own words are not shown: they contain ids, model names and addresses.
 """
 
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from proxy.errors import (
     CredentialError,
@@ -26,8 +28,7 @@ from proxy.wire.repairs.vendor_errors import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(msgspec.Struct, frozen=True):
     """A notice to a visitor: a code for pages that translate it, and words for others.
 
     Args:
@@ -162,8 +163,7 @@ _BY_FINISH_REASON: Final = {
 _ANSWER_MEMBERS: Final = frozenset({"choices", "data", "results", "result", "output", "embeddings"})
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True):
     """The reason why an answer ends early.
 
     Args:

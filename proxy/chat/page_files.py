@@ -2,10 +2,11 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Final
+
+import msgspec
 
 _TYPES: Final = {
     ".css": "text/css; charset=utf-8",
@@ -16,8 +17,7 @@ _TYPES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class PageFile:
+class PageFile(msgspec.Struct, frozen=True):
     """A file with its content type, and a tag that depends on its content."""
 
     body: bytes

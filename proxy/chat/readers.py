@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
+
+import msgspec
 
 from proxy.chat import notices
 from proxy.chat.broker import BrokerClosed, SlowReader, Subscription
@@ -84,7 +85,7 @@ class Readers:
             except StoreCorrupt as error:
                 self._log.warning("chat_stream_failed", reason=str(error))
                 failure = error_event(notices.STORE_CORRUPT)
-                yield dataclasses.replace(failure, retry=CORRUPT_RETRY_MILLISECONDS).encode()
+                yield msgspec.structs.replace(failure, retry=CORRUPT_RETRY_MILLISECONDS).encode()
                 return
             else:
                 if is_free and ownership is not None:

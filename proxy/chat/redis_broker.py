@@ -19,8 +19,9 @@ import secrets
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from proxy.chat.broker import (
     EXPIRE_SECONDS,

@@ -8,8 +8,9 @@ when it is renewed; if that message is lost, the stop waits until then.
 import asyncio
 import hashlib
 import secrets
-from dataclasses import dataclass, field
 from typing import Final, Literal, cast
+
+import msgspec
 
 from proxy.chat.channels import OWNED_SECONDS, RENEW_SECONDS, Ownership, StopReason, is_channel_name
 from proxy.chat.live_feed import LiveFeed
@@ -34,12 +35,11 @@ return 'free'
 """KEYS: owner. ARGV: session, ms, `claim` or `look`. One script, so that two sessions cannot both succeed."""
 
 
-@dataclass(slots=True)
-class _Dialogue:
+class _Dialogue(msgspec.Struct):
     """A dialogue that is running in this process."""
 
-    holder: str = field(default_factory=lambda: secrets.token_hex(16))
-    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    holder: str = msgspec.field(default_factory=lambda: secrets.token_hex(16))
+    stop: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
 
 class RedisChannels:

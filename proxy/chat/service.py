@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from proxy.access import SiteRules
 from proxy.access.counting import Counting
@@ -31,8 +32,7 @@ VISITS_PER_QUESTION: Final = 10
 """How many times the rate of questions a page may request the state of its channel."""
 
 
-@dataclass(frozen=True, slots=True)
-class ChatService:
+class ChatService(msgspec.Struct, frozen=True):
     """The objects that the routes of the chat use."""
 
     settings: Chat

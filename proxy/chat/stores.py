@@ -2,7 +2,8 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+
+import msgspec
 
 from proxy.chat import notices
 from proxy.chat.broker import EXPIRE_SECONDS, KEPT_BYTES, KEPT_TURNS, QUEUE_EVENTS, Broker
@@ -22,8 +23,7 @@ from proxy.settings import Shared
 from proxy.task_groups import task_group
 
 
-@dataclass(frozen=True, slots=True)
-class Stores:
+class Stores(msgspec.Struct, frozen=True):
     """Events, owners and conversations of all channels, and the lists of each visitor's conversations."""
 
     broker: Broker

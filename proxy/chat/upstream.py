@@ -5,7 +5,6 @@ This is the only module of the chat that uses the relay.
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, TypedDict
 
 import msgspec
@@ -40,8 +39,7 @@ class Message(TypedDict):
     content: str
 
 
-@dataclass(frozen=True, slots=True)
-class ModelAnswer:
+class ModelAnswer(msgspec.Struct, frozen=True):
     """The model's answer.
 
     Args:

@@ -7,9 +7,10 @@ import gc
 import signal
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
+
+import msgspec
 
 from proxy.app import create_app, reload
 from proxy.cli.announcement import announce
@@ -40,8 +41,7 @@ GC_THRESHOLDS: Final = (2_000, 5, 50)
 """Some 10,000 objects at most are walked in the middle generation, and the oldest one is walked rarely."""
 
 
-@dataclass(frozen=True, slots=True)
-class SharedByWorkers:
+class SharedByWorkers(msgspec.Struct, frozen=True):
     """What one worker among several has in common with the others."""
 
     lifeline: Lifeline
@@ -59,8 +59,7 @@ class SharedByWorkers:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class ServeOptions:
+class ServeOptions(msgspec.Struct, frozen=True):
     """How a process serves, and how it stops.
 
     Args:
@@ -77,7 +76,7 @@ class ServeOptions:
 
     server: ServerConfig
     sockets: list[socket.socket]
-    signals: Signals = field(default_factory=Signals)
+    signals: Signals = msgspec.field(default_factory=Signals)
     load: Callable[[], Settings] | None = None
     file: Path | None = None
     certificates: Certificates | None = None

@@ -3,7 +3,8 @@
 import hashlib
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from proxy.credentials.cached_source import CachedTokenSource
 from proxy.credentials.refresh_policy import RefreshPolicy
@@ -48,8 +49,7 @@ class LiveTokens:
         return self.registry.use(name, endpoint)
 
 
-@dataclass(slots=True)
-class _Entry:
+class _Entry(msgspec.Struct):
     """A credential, and the number of registries that contain it."""
 
     credential: UpstreamCredential

@@ -5,8 +5,9 @@ Times are those of the source's clock. Tokens are recognised by their digests.
 
 import math
 from collections import OrderedDict, deque
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from proxy.credentials.refresh_policy import LearnedLife
 from proxy.credentials.token import Token
@@ -22,8 +23,7 @@ PROPAGATION_SECONDS_MAX: Final = 60.0
 Then another token is fetched. The last token that worked is used meanwhile, until it expires."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
+class Rejection(msgspec.Struct, frozen=True):
     """A token that an upstream rejected, and when."""
 
     token: Token

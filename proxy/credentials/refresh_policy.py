@@ -4,8 +4,9 @@ import math
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+import msgspec
 
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.token import Token
@@ -31,8 +32,7 @@ credential."""
 Uniform = Callable[[float, float], float]
 
 
-@dataclass(frozen=True, slots=True)
-class RefreshPolicy:
+class RefreshPolicy(msgspec.Struct, frozen=True):
     """The time limits and bounds of a cached source, in seconds."""
 
     fetch_timeout: float = 15.0

@@ -12,8 +12,9 @@ import hashlib
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Self, TypeVar
+
+import msgspec
 
 from proxy.credentials.observed_tokens import Rejection
 from proxy.credentials.token import Token
@@ -67,19 +68,17 @@ def _bounded(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-@dataclass(slots=True)
-class _Denial:
+class _Denial(msgspec.Struct):
     """A purpose whose rejection a newer token did not cure, or for which none could be fetched yet."""
 
     at: float
     until: float
     proved: bool
     times: int = 1
-    callers: set[str] = field(default_factory=set)
+    callers: set[str] = msgspec.field(default_factory=set)
 
 
-@dataclass(slots=True)
-class _Ration:
+class _Ration(msgspec.Struct):
     """When rejections may cause the next fetch."""
 
     until: float = -math.inf
@@ -88,8 +87,7 @@ class _Ration:
     """The values before the last fetch, to restore if that fetch helped."""
 
 
-@dataclass(slots=True)
-class _FruitlessFetches:
+class _FruitlessFetches(msgspec.Struct):
     """Fetches caused by rejections since a token was last accepted: their tokens may all be rejected, too."""
 
     caller: str

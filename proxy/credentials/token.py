@@ -5,8 +5,10 @@ import hmac
 import math
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
+
+import msgspec
+from msgspec.structs import replace
 
 from proxy.secret import Secret
 from proxy.telemetry import TokenLife
@@ -43,8 +45,7 @@ class LifetimeDoubt(NamedTuple):
         return "token_lifetime_doubtful" if self.readable else "token_lifetime_unreadable"
 
 
-@dataclass(frozen=True, slots=True)
-class FetchedToken:
+class FetchedToken(msgspec.Struct, frozen=True):
     """The result of a token source.
 
     Args:
@@ -64,18 +65,17 @@ class FetchedToken:
     certain: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(msgspec.Struct, frozen=True):
     """One token of a credential. Times are monotonic seconds; lifetimes start when the request was sent."""
 
-    secret: Secret = field(repr=False)
+    secret: Secret
     generation: int
     obtained: float
     refresh_at: float
     """When to refresh the token, which is still used meanwhile."""
     expires_at: float
     """When to stop sending the token."""
-    digest: bytes = field(repr=False)
+    digest: bytes
     """A keyed hash of the token, to recognise the same token in two generations."""
     adopted: bool = False
     """Whether another process or credential fetched it."""

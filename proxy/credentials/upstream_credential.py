@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote_plus
+
+import msgspec
 
 from proxy.credentials.cached_source import CachedTokenSource
 from proxy.credentials.observed_tokens import Rejection
@@ -79,13 +80,14 @@ def _is_among(found: object, values: Sequence[object]) -> bool:
     return any(type(found) is type(value) and found == value for value in values)
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamCredential:
+class UpstreamCredential(msgspec.Struct, frozen=True):
     """A token source, where its token is written, and which responses reject it."""
 
     source: CachedTokenSource
-    inject: Inject = field(default_factory=Inject)
-    rejection: RejectionRules = field(default_factory=lambda: RejectionRules((Invalidation(status=401),)))
+    inject: Inject = msgspec.field(default_factory=Inject)
+    rejection: RejectionRules = msgspec.field(
+        default_factory=lambda: RejectionRules((Invalidation(status=401),))
+    )
 
 
 def write_token(inject: Inject, token: Token, headers: Headers, query: bytes) -> tuple[Headers, bytes]:

@@ -1,8 +1,9 @@
 """The bounds of one connection, and the rejection of requests that exceed them."""
 
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
+
+import msgspec
 
 from proxy.wire.headers import Headers
 
@@ -28,8 +29,7 @@ FIRST_REQUEST_SECONDS: Final = 1.0
 """A connection that was opened just before a drain may take this long to send its request."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionLimits:
+class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds of one connection: sizes in bytes, times in seconds.
 
     Args:

@@ -8,8 +8,9 @@ would occupy all of them.
 import asyncio
 import contextlib
 import socket
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from proxy.daemon_threads import start_call
 
@@ -23,8 +24,7 @@ Query = tuple[bytes | str | None, bytes | str | int | None, int, int, int, int]
 """The arguments of `socket.getaddrinfo`."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Lookup:
+class _Lookup(msgspec.Struct, frozen=True):
     found: asyncio.Future[Addresses]
     overdue_at: float
     is_second: bool

@@ -4,21 +4,21 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from types import FrameType
 from typing import Final
+
+import msgspec
 
 STOP: Final = (signal.SIGTERM, signal.SIGINT)
 HANGUP: Final = tuple(getattr(signal, name) for name in ("SIGHUP",) if hasattr(signal, name))
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(msgspec.Struct, frozen=True):
     """A request that the service stops."""
 
-    requested: asyncio.Event = field(default_factory=asyncio.Event)
-    without_delay: asyncio.Event = field(default_factory=asyncio.Event)
+    requested: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
+    without_delay: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     """Set by SIGINT, whose sender waits at a terminal, and by any second signal."""
 
     def signalled(self, number: int) -> None:

@@ -5,11 +5,11 @@ Tables are closed and immutable, and no message repeats a value, which may be a 
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Annotated, NamedTuple, NoReturn, TypeAlias, TypeVar
 
+import msgspec
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
@@ -29,8 +29,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
 
 
-@dataclass(frozen=True)
-class Checked:
+class Checked(msgspec.Struct, frozen=True):
     """Annotation: `check` receives the input and returns the value, or rejects it.
 
     Unlike pydantic's PlainValidator it leaves the annotated type alone, which may be recursive or foreign.

@@ -2,8 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, TypeVar
+
+import msgspec
 
 from proxy.status.report import StatusReport
 from proxy.telemetry import TokenReading, UpstreamReading
@@ -28,8 +29,7 @@ PROBLEMS_SHOWN: Final = 2 * PROBLEMS_MAX
 Key = TypeVar("Key", int, str)
 
 
-@dataclass(frozen=True, slots=True)
-class CallerRow:
+class CallerRow(msgspec.Struct, frozen=True):
     """The traffic of one caller, added up over the workers."""
 
     name: str
@@ -47,8 +47,7 @@ class CallerRow:
         return sum(self.results.values())
 
 
-@dataclass(frozen=True, slots=True)
-class FirstEvents:
+class FirstEvents(msgspec.Struct, frozen=True):
     """The time from a request to the first event of its stream, for half and for 99% of the streams."""
 
     p50: float | None
@@ -60,8 +59,7 @@ class FirstEvents:
         return cls(percentile(buckets, 0.5), percentile(buckets, 0.99))
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamRow:
+class UpstreamRow(msgspec.Struct, frozen=True):
     """One upstream, with the attempts of all workers."""
 
     name: str
@@ -70,8 +68,7 @@ class UpstreamRow:
     attempts: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
-class Overview:
+class Overview(msgspec.Struct, frozen=True):
     """Everything that the page shows."""
 
     workers: int

@@ -1,7 +1,6 @@
 """What one worker reports to the status page, and its encoding between workers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -14,8 +13,7 @@ KIND: Final = "status"
 """The name of the reports between workers."""
 
 
-@dataclass(frozen=True, slots=True)
-class StatusReport:
+class StatusReport(msgspec.Struct, frozen=True):
     """The state of one worker at one moment."""
 
     ready: bool

@@ -3,14 +3,14 @@
 import socket
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
+
+import msgspec
 
 # --- credentials
 
 
-@dataclass(slots=True)
-class TokenStats:
+class TokenStats(msgspec.Struct):
     """Counters of one credential since start-up, and sums of seconds."""
 
     served_fresh: int = 0
@@ -101,11 +101,10 @@ class UpstreamReading(NamedTuple):
 # --- callers and this worker
 
 
-@dataclass(frozen=True, slots=True)
-class HttpServerReading:
+class HttpServerReading(msgspec.Struct, frozen=True):
     """What the HTTP server knows and the application does not; the server keeps it up to date."""
 
-    rejections: Counter[int] = field(default_factory=Counter)
+    rejections: Counter[int] = msgspec.field(default_factory=Counter)
     """Requests that the server has rejected by itself, by status."""
     listeners: Sequence[socket.socket] = ()
     """The sockets on which it accepts connections."""

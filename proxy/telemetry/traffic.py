@@ -9,9 +9,10 @@ import math
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final, Literal, get_args
+
+import msgspec
 
 from proxy.telemetry.exchange_record import ExchangeRecord
 
@@ -44,8 +45,7 @@ _NEVER: Final = -1
 _LEFT: Final = frozenset({"client_gone", "stopped", "slow_reader", "slow_body", "malformed_body"})
 
 
-@dataclass(frozen=True, slots=True)
-class ExchangeProblem:
+class ExchangeProblem(msgspec.Struct, frozen=True):
     """An exchange that failed or was rejected."""
 
     at: float
@@ -60,8 +60,7 @@ class ExchangeProblem:
     reason: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class MinuteReading:
+class MinuteReading(msgspec.Struct, frozen=True):
     """The exchanges that ended in one minute."""
 
     results: Mapping[str, int]
@@ -69,8 +68,7 @@ class MinuteReading:
     """Times from the request to the first event of a stream, by bucket."""
 
 
-@dataclass(frozen=True, slots=True)
-class CallerTraffic:
+class CallerTraffic(msgspec.Struct, frozen=True):
     """The exchanges of one caller."""
 
     recent: int
@@ -79,8 +77,7 @@ class CallerTraffic:
     """The number that ended in the last hour, by result."""
 
 
-@dataclass(frozen=True, slots=True)
-class TrafficReading:
+class TrafficReading(msgspec.Struct, frozen=True):
     """The traffic up to one moment, by the numbers of steps and minutes on the clock of the host."""
 
     at: float
@@ -93,13 +90,12 @@ class TrafficReading:
     problems: Sequence[ExchangeProblem]
 
 
-@dataclass(slots=True)
-class _Minute:
+class _Minute(msgspec.Struct):
     number: int
-    results: Counter[str] = field(default_factory=Counter)
-    callers: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    outcomes: Counter[str] = field(default_factory=Counter)
-    first_events: Counter[int] = field(default_factory=Counter)
+    results: Counter[str] = msgspec.field(default_factory=Counter)
+    callers: defaultdict[str, Counter[str]] = msgspec.field(default_factory=lambda: defaultdict(Counter))
+    outcomes: Counter[str] = msgspec.field(default_factory=Counter)
+    first_events: Counter[int] = msgspec.field(default_factory=Counter)
 
 
 class Traffic:

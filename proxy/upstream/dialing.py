@@ -7,13 +7,13 @@ import socket
 import ssl
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import aiohappyeyeballs
 import httpx2
+import msgspec
 from aiohappyeyeballs import AddrInfoType
 
 from proxy.upstream.http1 import ArrivingResponse, request_head
@@ -135,11 +135,10 @@ class _ProxyConnection(asyncio.Protocol):
         self.response.lost(exc)
 
 
-@dataclass
-class _Lookup:
+class _Lookup(msgspec.Struct):
     """One lookup of a name, for which all connections wait that need it."""
 
-    done: asyncio.Event = field(default_factory=asyncio.Event)
+    done: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
     error: OSError | None = None
 
 

@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 import httpx2
+import msgspec
 
 from proxy.errors import Aborted, CallerError, Draining, ProxyError
 from proxy.telemetry import ExchangeRecord
@@ -37,8 +37,7 @@ async def _count_nothing() -> None:
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Duplex:
+class Duplex(msgspec.Struct, frozen=True):
     """Both sides of one WebSocket; at most one message is held in each direction."""
 
     caller: CallerMessages

@@ -6,10 +6,11 @@ which the proxy would add nothing but the token. All others go through the proxy
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
+
+import msgspec
 
 from proxy.access import Caller
 from proxy.credentials import UpstreamCredential
@@ -27,8 +28,7 @@ RENEWAL_SECONDS: Final = 1
 Without it, all of them would ask."""
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(msgspec.Struct, frozen=True):
     """What nginx has to know to relay the requests of one caller to one path.
 
     Args:

@@ -8,11 +8,11 @@ body is aborted, so that no cut response looks like a whole one.
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import replace
 from http import HTTPStatus
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from proxy.errors import Aborted, BadResponse, InvalidResponse, ProxyError, UpstreamTimeout
 from proxy.settings import Limits

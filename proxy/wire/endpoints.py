@@ -8,9 +8,11 @@ https://platform.openai.com/docs/api-reference, and the paths of Cohere and Jina
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
 from typing import Final, NamedTuple
+
+import msgspec
+from msgspec.structs import replace
 
 COHERE_RERANK: Final = "v2/rerank"
 """The path that Cohere's client uses. Its requests and responses are those of `rerank`."""
@@ -69,8 +71,7 @@ class Shape(StrEnum):
     TRANSLATION = "audio/translations"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """The properties of requests to certain paths and methods."""
 
     name: str
@@ -218,14 +219,13 @@ class Match(NamedTuple):
     """The segments that hold the id of a model."""
 
 
-@dataclass(slots=True)
-class _Node:
+class _Node(msgspec.Struct):
     """A node in the tree of all patterns."""
 
-    children: "dict[str, _Node]" = field(default_factory=dict)
-    here: dict[str, Endpoint] = field(default_factory=dict)
+    children: "dict[str, _Node]" = msgspec.field(default_factory=dict)
+    here: dict[str, Endpoint] = msgspec.field(default_factory=dict)
     """The endpoints of a path that ends here, by method; `""` is any other method."""
-    below: dict[str, Endpoint] = field(default_factory=dict)
+    below: dict[str, Endpoint] = msgspec.field(default_factory=dict)
     """The endpoints of a final `**`, by method."""
     below_is_model: bool = False
     unknown: Endpoint | None = None

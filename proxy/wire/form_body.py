@@ -5,9 +5,9 @@ It takes linear time, since every step moves forward and the number and headers 
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+import msgspec
 from werkzeug.http import parse_options_header
 
 from proxy.wire.request_json import word_for_model
@@ -32,8 +32,7 @@ _PLAIN_DISPOSITION: Final = re.compile(
 _PLAIN_HEADERS: Final = frozenset({"content-disposition", "content-type", "content-length"})
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
+class Form(msgspec.Struct, frozen=True):
     """The fields of a form that matter to the proxy."""
 
     model: str | None = None

@@ -5,7 +5,6 @@ types. Some read the length of the context, which is not part of OpenAI's API.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -24,8 +23,7 @@ MODELS_MAX: Final = 10_000
 _CONTEXT_KEYS: Final = ("context_length", "max_model_len", "context_window", "max_context_length")
 
 
-@dataclass(frozen=True, slots=True)
-class ModelEntry:
+class ModelEntry(msgspec.Struct, frozen=True):
     """One model. `created` is in seconds since the epoch, `context_length` in tokens."""
 
     id: str

@@ -3,6 +3,9 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from msgspec.structs import replace
+
+from proxy.app_parts import app_parts
 from proxy.chat.page_files import PageFile
 from tests.chat.visitor import Visitor, chat_of, visitor
 from tests.conftest import RunningProxy, RunProxy
@@ -37,4 +40,4 @@ def use_files(proxy: RunningProxy, **files: str) -> None:
         )
         for name, text in files.items()
     }
-    object.__setattr__(chat_of(proxy), "page", page)
+    app_parts(proxy.app).snapshots.chat = replace(chat_of(proxy), page=page)

@@ -1,7 +1,6 @@
 """The real chat application with a scripted model: the test publishes events, and chooses faults."""
 
 import contextlib
-import dataclasses
 import json
 import tempfile
 import time
@@ -13,6 +12,7 @@ from unittest import mock
 from urllib.parse import parse_qs
 from uuid import UUID
 
+import msgspec
 from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 
 from proxy.app import create_app
@@ -260,7 +260,7 @@ class _Application:
         snapshots = app_parts(self._app).snapshots
         assert snapshots.chat is not None
         script = self._script
-        snapshots.chat = dataclasses.replace(
+        snapshots.chat = msgspec.structs.replace(
             snapshots.chat,
             broker=script.broker,
             channels=script.channels,

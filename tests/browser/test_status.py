@@ -1,12 +1,13 @@
 """The status page in a browser: signing in, live figures, a snapshot, and a picture of every state."""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from msgspec.structs import replace
 from playwright.async_api import Browser, BrowserContext, Page, expect
 
 from proxy.status.report import StatusReport

@@ -6,9 +6,10 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
+from msgspec.structs import replace
 from structlog.typing import EventDict
 
 from proxy.credentials import CachedTokenSource, RefreshPolicy, Token

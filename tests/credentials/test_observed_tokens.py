@@ -1,9 +1,9 @@
 """What upstreams show about tokens: acceptance, suspicion, death, and the lifetime learned from them."""
 
 import math
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from proxy.credentials import Token
 from proxy.credentials.observed_tokens import (

@@ -1,12 +1,12 @@
 """The memory of rejections: bounded, fading, and harmless to other callers."""
 
 import math
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from msgspec.structs import replace
 
 from proxy.credentials.observed_tokens import Rejection
 from proxy.credentials.rejections import (

@@ -3,10 +3,10 @@
 import asyncio
 import contextlib
 import socket
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from proxy.server import http1, serve
 from proxy.server.http1 import Connection

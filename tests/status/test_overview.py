@@ -1,6 +1,6 @@
 """The overview: the sum of the reports of all workers, and the differences between them."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from proxy.status.overview import CALLERS_SHOWN, PROBLEMS_SHOWN, merge
 from proxy.status.page import parts

@@ -1,6 +1,6 @@
 """The parts of the page: their text in both languages, without active content."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from proxy.status.overview import merge
 from proxy.status.page import page, parts, sign_in_page

@@ -1,6 +1,6 @@
 """The report of a worker: it reaches the other workers unchanged."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from proxy.status.report import decode, encode
 from tests.browser.scripted_status import STATES

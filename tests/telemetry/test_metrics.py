@@ -1,7 +1,6 @@
 """Metrics: every number has a name, every credential its series, and no series shows a secret."""
 
-from dataclasses import fields
-
+import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.telemetry import Metrics, TokenReading, TokenStats
@@ -61,8 +60,8 @@ def test_a_credential_has_all_its_numbers() -> None:
 
 def test_every_counter_has_a_metric() -> None:
     before = samples([READING])
-    for field in fields(TokenStats):
-        changed = TokenStats(**{name: getattr(STATS, name) for name in TokenStats.__slots__})
+    for field in msgspec.structs.fields(TokenStats):
+        changed = msgspec.structs.replace(STATS)
         setattr(changed, field.name, getattr(STATS, field.name) + 1)
         assert samples([READING._replace(counts=changed)]) != before, field.name
 

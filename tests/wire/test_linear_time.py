@@ -2,10 +2,10 @@
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 import pytest
+from msgspec.structs import replace
 
 from proxy.errors import InvalidRequest, NotFound
 from proxy.wire.endpoints import CHAT_COMPLETIONS, Endpoint

@@ -2,9 +2,9 @@
 
 import functools
 import re
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 from markdown_it import MarkdownIt
 from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
@@ -20,8 +20,7 @@ _OPEN_LINK_TARGET: Final = re.compile(r"\]\([^()\n]*$")
 _OPEN_INLINE_FORMULA: Final = re.compile(r"\$(?![\s$])[^$。！？｡]*$")
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(msgspec.Struct, frozen=True):
     """A top-level block, or an item of a top-level list.
 
     Args:

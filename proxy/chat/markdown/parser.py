@@ -7,10 +7,10 @@ become links, so that the page fetches nothing.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
+import msgspec
 from markdown_it import MarkdownIt
 from markdown_it.common.utils import escapeHtml
 from markdown_it.renderer import RendererHTML
@@ -31,8 +31,7 @@ _ALIGNED: Final = re.compile(r"text-align:(left|center|right)")
 _Tokens = Sequence[Token]
 
 
-@dataclass(frozen=True, slots=True)
-class Rendered:
+class Rendered(msgspec.Struct, frozen=True):
     """HTML that is not sanitised yet.
 
     Args:

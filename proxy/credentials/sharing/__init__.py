@@ -6,16 +6,16 @@ fetched.
 
 import math
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from proxy.credentials.token import REFRESH_FRACTION, FetchedToken, Token, with_deadlines
 
 Fetch = Callable[[], Awaitable[FetchedToken]]
 
 
-@dataclass(frozen=True, slots=True)
-class FlightContext:
+class FlightContext(msgspec.Struct, frozen=True):
     """The state of a cached source at the start of a flight."""
 
     generation: int = 0

@@ -8,8 +8,9 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Final, cast
+
+from msgspec.structs import replace
 
 from proxy.credentials.refresh_policy import RefreshPolicy
 from proxy.credentials.sharing import Fetch, FlightContext

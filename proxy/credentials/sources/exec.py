@@ -3,8 +3,9 @@
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final, cast
+
+import msgspec
 
 from proxy.credentials.sources import TokenFetchError, TokenSource
 from proxy.credentials.sources.local import (
@@ -76,8 +77,7 @@ _EXEC_CREDENTIAL_VERSIONS: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(msgspec.Struct, frozen=True):
     """A token, and where its expiry may be."""
 
     token: str

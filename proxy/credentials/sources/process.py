@@ -5,9 +5,10 @@ import contextlib
 import os
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
+
+import msgspec
 
 from proxy.credentials.sources import TokenFetchError
 
@@ -22,8 +23,7 @@ _INPUT: Final = 0  # file descriptor
 _OUTPUT: Final = 1
 
 
-@dataclass(frozen=True, slots=True)
-class CommandResult:
+class CommandResult(msgspec.Struct, frozen=True):
     """The result of a command."""
 
     status: int

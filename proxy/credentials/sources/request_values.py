@@ -6,9 +6,10 @@ generated for each request, such as signed assertions.
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 from uuid import uuid4
+
+import msgspec
 
 from proxy.credentials.token import Token
 from proxy.secret import Secret
@@ -23,8 +24,7 @@ class GeneratedValue(Protocol):
         """Return the value for a request at this moment."""
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(msgspec.Struct, frozen=True):
     """The values of late references in one request.
 
     Args:
@@ -32,8 +32,8 @@ class Moment:
         now: Seconds since the epoch.
     """
 
-    tokens: Mapping[str, Token] = field(default_factory=dict)
-    now: float = field(default_factory=time.time)
+    tokens: Mapping[str, Token] = msgspec.field(default_factory=dict)
+    now: float = msgspec.field(default_factory=time.time)
 
     def fill(self, value: object) -> object:
         """Return a value in the form in which it is sent, with secrets revealed."""

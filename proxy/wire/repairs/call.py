@@ -1,6 +1,5 @@
 """The properties of a caller's request that repairs of the response depend on."""
 
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -21,8 +20,7 @@ _SCALAR_BYTES_MAX: Final = 1024
 _ABSENT: Final = msgspec.Raw(b"")
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """The properties of a caller's request that repairs of the response depend on.
 
     Args:

@@ -1,6 +1,5 @@
 """Repairs for a stream sent instead of a whole response, and the other way round."""
 
-from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -154,20 +153,19 @@ def _is_line_of_stream(line: bytes) -> bool:
 # --- from a stream to a whole response
 
 
-@dataclass
-class _JoinedChoice:
+class _JoinedChoice(msgspec.Struct):
     """A choice that is joined from its parts. Nothing is joined before the end, since each join copies."""
 
     _joiner: ValueJoiner
-    members: Members = field(default_factory=lambda: {"finish_reason": NULL})
-    _continued: Values = field(default_factory=dict)
+    members: Members = msgspec.field(default_factory=lambda: {"finish_reason": NULL})
+    _continued: Values = msgspec.field(default_factory=dict)
     """The values of members that continue from chunk to chunk, such as `logprobs`."""
     _message: Values | None = None
     """The values of the members of all deltas; None if no chunk had a delta."""
-    _found: ToolCalls = field(default_factory=ToolCalls)
-    _calls: list[tuple[int, Values]] = field(default_factory=list)
+    _found: ToolCalls = msgspec.field(default_factory=ToolCalls)
+    _calls: list[tuple[int, Values]] = msgspec.field(default_factory=list)
     """The index of each tool call, and the values of its members."""
-    _latest: dict[int, Values] = field(default_factory=dict)
+    _latest: dict[int, Values] = msgspec.field(default_factory=dict)
     """The values of the latest tool call of each index."""
 
     def add(self, part: Members) -> None:

@@ -14,9 +14,10 @@ A function is decorated with its stage and its shapes, and the repair names its 
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any, Final, Generic, Literal, TypeVar, get_args
+
+import msgspec
 
 from proxy.wire.endpoints import Shape
 from proxy.wire.repairs.call import Call
@@ -52,12 +53,11 @@ ResponseChange = Callable[[Members, Call], Members | None]
 """Returns the new response, or None if nothing changes."""
 
 
-@dataclass
-class StreamState:
+class StreamState(msgspec.Struct):
     """State that the repairs of one stream share from chunk to chunk."""
 
     call: Call
-    tool_calls: dict[tuple[str, bytes], ToolCalls] = field(default_factory=dict)
+    tool_calls: dict[tuple[str, bytes], ToolCalls] = msgspec.field(default_factory=dict)
     """The tool calls so far, by the repair that tracks them and the index of the choice."""
     withheld_usage: Members | None = None
     """A chunk with the usage that the caller asked for and that has not been sent yet."""
@@ -67,8 +67,7 @@ ChunkChange = Callable[[Members, StreamState], Members | list[Members] | None]
 """Returns the chunk or the chunks that replace a chunk, or None if nothing changes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step(Generic[_Change]):
+class Step(msgspec.Struct, Generic[_Change], frozen=True):
     """One function of a repair: a `RequestChange`, `ResponseChange` or `ChunkChange`, as its stage says."""
 
     stage: Stage
@@ -123,8 +122,7 @@ class Repair:
         self.stages: Final = tuple(stage for stage in STAGES if stage in found)
 
 
-@dataclass(frozen=True)
-class Repairs:
+class Repairs(msgspec.Struct, frozen=True, dict=True):
     """The repairs that are enabled; falsy if there are none."""
 
     enabled: tuple[Repair, ...] = ()

@@ -1,8 +1,9 @@
 """Find the tool call that each part in a stream belongs to."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from proxy.wire.repairs.shallow_json import NULL, Members, is_text, open_object, read_value
 
@@ -12,8 +13,7 @@ CALLS_MAX: Final = 1024
 _TOOLS: Final = ("function", "custom")
 
 
-@dataclass
-class ToolCall:
+class ToolCall(msgspec.Struct):
     """The parts of one tool call that have been received so far."""
 
     index: int
@@ -28,15 +28,14 @@ PartChange = Callable[[Members, ToolCall, bool], Members | None]
 """Takes a part, its tool call, and whether the part begins the call; returns the new part or None."""
 
 
-@dataclass
-class ToolCalls:
+class ToolCalls(msgspec.Struct):
     """The tool calls of one choice of a stream."""
 
-    calls: list[ToolCall] = field(default_factory=list)
-    _by_id: dict[bytes, ToolCall] = field(default_factory=dict)
-    _by_index: dict[int, ToolCall] = field(default_factory=dict)
+    calls: list[ToolCall] = msgspec.field(default_factory=list)
+    _by_id: dict[bytes, ToolCall] = msgspec.field(default_factory=dict)
+    _by_index: dict[int, ToolCall] = msgspec.field(default_factory=dict)
     """The latest call by the upstream's index."""
-    _taken: set[int] = field(default_factory=set)
+    _taken: set[int] = msgspec.field(default_factory=set)
     """The indices that calls have been given."""
     _next: int = 0
 

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from proxy.errors import ErrorEnvelope, UpstreamError
 from proxy.wire.repairs.repair import CLIENTS, Repair
@@ -103,8 +104,7 @@ _TYPES: Final = {
 """OpenAI's error type by status; for any other status it is `upstream_error`."""
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddedError:
+class EmbeddedError(msgspec.Struct, frozen=True):
     """An error in a successful response: the status that it should have had, and OpenAI's fields."""
 
     status: int

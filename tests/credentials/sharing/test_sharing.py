@@ -1,8 +1,7 @@
 """The state of a flight: which token is better than the current one, and the number of the next one."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from proxy.credentials import Token
 from proxy.credentials.sharing import FlightContext

@@ -4,13 +4,13 @@ import json
 import math
 import time
 import traceback
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.exec import read_output
