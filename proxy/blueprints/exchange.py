@@ -1,6 +1,5 @@
 """Between Quart and the relay: read the request as it arrived, answer with the upstream's response."""
 
-from http import HTTPStatus
 from typing import cast
 
 from quart import request
@@ -22,6 +21,7 @@ from proxy.wire.form_body import MULTIPART_FORM, NO_FORM, read_form
 from proxy.wire.headers import content_coding, find_header, is_preflight, media_type
 from proxy.wire.paths import Target, find_target
 from proxy.wire.request_json import JSON, NO_FIELDS, check_first_byte, read_fields
+from proxy.wire.statuses import NO_CONTENT
 
 
 def current_request() -> QuartRequest:
@@ -43,7 +43,7 @@ async def relay_exchange() -> RelayedResponse:
     record.endpoint = target.endpoint.name
     if is_preflight(http.method, http.raw_headers):
         # Only [cors] decides which pages may call, never an upstream.
-        return RelayedResponse(HTTPStatus.NO_CONTENT, [(b"cache-control", b"no-store")], b"")
+        return RelayedResponse(NO_CONTENT, [(b"cache-control", b"no-store")], b"")
     if caller is None:
         raise InternalError(reason="a relayed route is marked public")
     caller.check_endpoint(target.endpoint)

@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Literal, Required, TypedDict
 
 from proxy.server.request_head import Scope
+from proxy.wire.characters import CR, LF, NUL
 from proxy.wire.disconnect import EXTENSION, DisconnectExtension, OnDisconnect
 from proxy.wire.headers import Headers
 from proxy.wire.response_end import BODILESS
@@ -61,6 +62,13 @@ class _Framing(Enum):
     CLOSE = auto()
 
 
+# Python 3.11 calls a function for each access to a member of an enumeration.
+_NONE: Final = _Framing.NONE
+_LENGTH: Final = _Framing.LENGTH
+_CHUNKED: Final = _Framing.CHUNKED
+_CLOSE: Final = _Framing.CLOSE
+
+
 class Cycle:
     """One request and its response: ASGI's `receive` and `send`."""
 
@@ -91,7 +99,7 @@ class Cycle:
         self._head = b""
         self._flush: asyncio.TimerHandle | asyncio.Handle | None = None
         self._close = False
-        self._framing = _Framing.NONE
+        self._framing: _Framing = _NONE
         self._remaining = 0
 
     # --- the request
@@ -211,22 +219,22 @@ class Cycle:
             if name == b"content-length":
                 length = int(value)
             elif name == b"connection":
-                self._close = self._close or b"close" in value.lower()
+                self._close = self._close or value.lower().find(b"close") >= 0
                 continue
             elif name == b"transfer-encoding":
                 continue
-            if b"\n" in value or b"\r" in value or b"\0" in value:
+            if LF in value or CR in value or NUL in value:
                 raise RuntimeError("a response header holds a line break")
             lines += (name, b": ", value, b"\r\n")
         lines.append(connection.owner.common_headers())
         if self.method == "HEAD" or status in BODILESS or status < OK:
-            self._framing = _Framing.NONE
+            self._framing = _NONE
         elif length is not None:
-            self._framing, self._remaining = _Framing.LENGTH, length
+            self._framing, self._remaining = _LENGTH, length
         elif self.is_http_1_0:
-            self._framing, self._close = _Framing.CLOSE, True
+            self._framing, self._close = _CLOSE, True
         else:
-            self._framing = _Framing.CHUNKED
+            self._framing = _CHUNKED
             lines.append(b"transfer-encoding: chunked\r\n")
         # A caller that got no 100 may send its body or not (RFC 9110 10.1.1).
         withheld = self._continue and not self._complete
@@ -239,7 +247,7 @@ class Cycle:
         return b"".join(lines)
 
     def _send_body(self, data: bytes, *, last: bool) -> None:
-        if self._framing is _Framing.LENGTH:
+        if self._framing is _LENGTH:
             self._remaining -= len(data)
             if self._remaining < 0 or (last and self._remaining):
                 raise RuntimeError("the response body does not keep to its Content-Length")
@@ -250,12 +258,12 @@ class Cycle:
             if self._flush is not None:
                 self._flush.cancel()
                 self._flush = None
-        if self._framing is _Framing.CHUNKED:
+        if self._framing is _CHUNKED:
             if data:
                 parts += (b"%x\r\n" % len(data), data, b"\r\n")
             if last:
                 parts.append(b"0\r\n\r\n")
-        elif self._framing is not _Framing.NONE and data:
+        elif self._framing is not _NONE and data:
             parts.append(data)
         if parts:
             self._connection.write(parts[0] if len(parts) == 1 else b"".join(parts))
@@ -272,12 +280,12 @@ class Cycle:
     @property
     def is_chunked(self) -> bool:
         """Whether the response has begun and is framed in chunks."""
-        return self.started and self._framing is _Framing.CHUNKED
+        return self.started and self._framing is _CHUNKED
 
     @property
     def ends_by_close(self) -> bool:
         """Whether only the end of the connection marks the end of the response, as in HTTP/1.0."""
-        return self._framing is _Framing.CLOSE
+        return self._framing is _CLOSE
 
     async def run(self) -> None:
         """Run the application; if it leaves the response incomplete, end it so that the caller sees that."""

@@ -150,24 +150,27 @@ class ExchangeRecord(msgspec.Struct):
 
     def fields(self) -> dict[str, FieldValue]:
         """Return the known fields of the log line, with durations in milliseconds."""
-        now = time.monotonic()
+        started = self.started
         line: dict[str, FieldValue] = {
             "request_id": self.request_id,
             "method": self.method,
             "path": self.path,
             "status": self.status,
             "outcome": self.outcome,
-            "duration_ms": _milliseconds(now - self.started),
+            "duration_ms": round((time.monotonic() - started) * 1000, 2),
             "bytes_up": self.bytes_up,
             "bytes_down": self.bytes_down + self.bytes_of_heartbeats,
         }
+        headers_at, first_byte_at = self.headers_at, self.first_byte_at
         known: dict[str, FieldValue] = {
             "caller": self.caller,
             "endpoint": self.endpoint,
             "model": self.model,
             "upstream": self.upstream,
-            "time_to_headers_ms": self._since_start(self.headers_at),
-            "time_to_first_byte_ms": self._since_start(self.first_byte_at),
+            "time_to_headers_ms": None if headers_at is None else round((headers_at - started) * 1000, 2),
+            "time_to_first_byte_ms": (
+                None if first_byte_at is None else round((first_byte_at - started) * 1000, 2)
+            ),
             "events": self.events,
             "generation": self.generation,
             "replays": self.replays or None,
@@ -181,13 +184,6 @@ class ExchangeRecord(msgspec.Struct):
         }
         line |= {name: value for name, value in known.items() if value is not None}
         return line
-
-    def _since_start(self, moment: float | None) -> float | None:
-        return None if moment is None else _milliseconds(moment - self.started)
-
-
-def _milliseconds(seconds: float) -> float:
-    return round(seconds * 1000, 2)
 
 
 def _log_body(event: str, body: bytes, *, truncated: bool) -> None:

@@ -34,7 +34,6 @@ import ssl
 import struct
 import sys
 from collections.abc import AsyncIterable, AsyncIterator
-from http import HTTPStatus
 from typing import Final, cast
 
 import httpx2
@@ -45,7 +44,8 @@ from proxy.telemetry import get_logger
 from proxy.upstream.dialing import Dialer
 from proxy.upstream.http1 import ArrivingResponse, request_head
 from proxy.wire.headers import Headers, find_header
-from proxy.wire.response_end import End, announced_idle_seconds
+from proxy.wire.response_end import EXACT, SURPLUS, announced_idle_seconds
+from proxy.wire.statuses import BAD_REQUEST
 
 IDLE_SECONDS_MAX: Final = 4.0
 """Below the 5 s after which many servers (uvicorn, Hypercorn, Node) close an idle connection."""
@@ -116,9 +116,7 @@ class _Turn(msgspec.Struct):
             or response.unread
         ):
             return False
-        if self.has_body and (
-            response.method in _BODY_OFTEN_UNREAD or response.status >= HTTPStatus.BAD_REQUEST
-        ):
+        if self.has_body and (response.method in _BODY_OFTEN_UNREAD or response.status >= BAD_REQUEST):
             return False
         return (
             self.exact and response.version == "1.1" and response.keep_alive and not response.offers_upgrade
@@ -298,8 +296,8 @@ class GuardedConnection(asyncio.Protocol):
         response.feed(data)
         if response.ended:
             end = response.end()
-            turn.exact = end is End.EXACT
-            if end is End.SURPLUS:
+            turn.exact = end is EXACT
+            if end is SURPLUS:
                 self._close_over_unsolicited(b"")
         elif response.error is not None:
             self.abort()

@@ -6,7 +6,7 @@ import errno
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Final, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -84,20 +84,23 @@ class Dialer:
         )
         tls, name = self._first_tls, self._first.name
         server_name = None if tls is None else _server_name(name)
-        with ExitStack() as failed:
-            failed.callback(connected.close)
+        try:
             if self._tunnel_tls is None:
                 _, protocol = await loop.create_connection(
                     lambda: build(connected), sock=connected, ssl=tls, server_hostname=server_name
                 )
-            else:
-                plain, asked = await loop.create_connection(
-                    _ProxyConnection, sock=connected, ssl=tls, server_hostname=server_name
-                )
-                failed.callback(plain.abort)
-                protocol = await self._pass_proxy(plain, asked.response, build(connected), self._tunnel_tls)
-            failed.pop_all()
-            return protocol
+                return protocol
+            plain, asked = await loop.create_connection(
+                _ProxyConnection, sock=connected, ssl=tls, server_hostname=server_name
+            )
+            try:
+                return await self._pass_proxy(plain, asked.response, build(connected), self._tunnel_tls)
+            except BaseException:
+                plain.abort()
+                raise
+        except BaseException:
+            connected.close()
+            raise
 
     async def _pass_proxy(
         self, plain: asyncio.Transport, response: ArrivingResponse, protocol: P, tls: ssl.SSLContext

@@ -12,8 +12,9 @@ from typing import Final
 import httptools
 import httpx2
 
+from proxy.wire.characters import NUL, SPACE
 from proxy.wire.headers import Headers
-from proxy.wire.response_end import BODILESS, End, ResponseMeter
+from proxy.wire.response_end import BODILESS, SURPLUS, UNCLEAR, End, ResponseMeter
 from proxy.wire.statuses import OK, SWITCHING_PROTOCOLS
 
 HEAD_BYTES_MAX: Final = 64 * 1024
@@ -62,7 +63,7 @@ def request_head(method: str, target: bytes, host: bytes, headers: Headers, body
     head = b"".join(lines)
     head.decode()
     ends = len(lines)
-    if head.count(b"\n") != ends or head.count(b"\r") != ends or b"\0" in head or b" " in target:
+    if head.count(b"\n") != ends or head.count(b"\r") != ends or NUL in head or SPACE in target:
         raise httpx2.LocalProtocolError("a request line or header holds a line break, a space or a null byte")
     return head
 
@@ -194,8 +195,8 @@ class ArrivingResponse:
     def end(self) -> End:
         """Whether anything followed the complete response."""
         if self.surplus:
-            return End.SURPLUS
-        return End.UNCLEAR if self.interim else self.meter.end(self.method, self.status, self.headers)
+            return SURPLUS
+        return UNCLEAR if self.interim else self.meter.end(self.method, self.status, self.headers)
 
     # --- callbacks of the parser
 

@@ -140,7 +140,7 @@ class Attempt(msgspec.Struct, frozen=True):
             headers = [pair for pair in headers if pair[0] != b"content-length"]
         if start is not None and start.is_whole:
             self._note_usage(read_stream_usage if is_events else read_usage, first)
-            if is_events and ERROR_WORD in first:
+            if is_events and first.find(ERROR_WORD) >= 0:
                 first = response.redact(first)
                 self._note_error(first)
             return self._whole(response.status, headers, first)
@@ -201,7 +201,7 @@ class Attempt(msgspec.Struct, frozen=True):
                     whole = await repair_events(repairer, whole)
                     if repairer.ended:
                         record.end("error_inside", repairer.ended)
-                if ERROR_WORD in whole:
+                if whole.find(ERROR_WORD) >= 0:
                     whole = response.redact(whole)
                     has_error = self._note_error(whole) or has_error
                 if whole:
@@ -212,7 +212,7 @@ class Attempt(msgspec.Struct, frozen=True):
                     return
                 if framer.too_large:
                     raise Aborted(reason="an event was over the limit")
-                if END_MARKER in whole and framer.marked:
+                if whole.find(END_MARKER) >= 0 and framer.marked:
                     clock.expect_end(END_SECONDS)
                 clock.start_waiting()
                 if not self.heartbeat or framer.marked:
@@ -227,7 +227,7 @@ class Attempt(msgspec.Struct, frozen=True):
             if repairer is not None:
                 tail = await repair_events(repairer, tail) + repairer.finish()
             is_error = False
-            if ERROR_WORD in tail:
+            if tail.find(ERROR_WORD) >= 0:
                 tail = response.redact(tail)
                 is_error = self._note_error(tail)
             accepted = repairer is not None and repairer.accepts_missing_end and not framer.cut

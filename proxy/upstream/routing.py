@@ -191,7 +191,8 @@ def _balance(target: str | Mapping[str, int]) -> Balance:
 
 def _with_fallbacks(names: Iterable[str], upstreams: Mapping[str, Upstream]) -> Iterator[str]:
     """Yield each upstream once, peers before the fallbacks of any of them."""
-    waiting, seen = [*names], set[str]()
+    waiting = [*names]
+    seen: set[str] = set()
     while waiting:
         later: list[str] = []
         for name in waiting:

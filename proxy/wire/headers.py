@@ -181,6 +181,8 @@ def media_type(content_type: bytes | None) -> bytes:
 def content_coding(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Return the codings of a body in lower case, from all Content-Encoding headers; empty if it has none."""
     values = [value for name, value in headers if name.lower() == b"content-encoding"]
+    if not values:
+        return b""
     codings = [coding.strip().lower() for value in values for coding in value.split(b",")]
     return b"" if _NO_CODING.issuperset(codings) else b",".join(codings)
 

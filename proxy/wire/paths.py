@@ -14,6 +14,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from proxy.errors import InvalidRequest, NotFound
+from proxy.wire.characters import NUMBER_SIGN, PERCENT, SLASH
 from proxy.wire.endpoints import BARE_SEGMENTS, COHERE_RERANK, FIXED_PATHS, Endpoint, match
 
 ORIGINAL_MOUNT: Final = "/agent/api/llm_proxy"
@@ -77,7 +78,7 @@ def check_target(raw_path: bytes, query: bytes) -> None:
             segment, a backslash, a control character, a fragment, a broken or too often repeated escape, or
             bytes that are not UTF-8 (RFC 3986 2.1, 3.3, 3.5 and 5.2.4).
     """
-    if _NOT_VISIBLE.search(query) or b"#" in query:
+    if _NOT_VISIBLE.search(query) or NUMBER_SIGN in query:
         raise InvalidRequest("the query contains a fragment or a character that must be percent-encoded")
     if raw_path in _ENDING_IN_A_SLASH or _PLAIN.fullmatch(raw_path):
         return
@@ -176,12 +177,12 @@ def find_target(method: str, raw_path: bytes) -> Target:
     if path == b"/":
         raise NotFound
     raw = path[1:].split(b"/")
-    read = raw if b"%" not in path else [_last_reading(segment) for segment in raw]
+    read = raw if PERCENT not in path else [_last_reading(segment) for segment in raw]
     segments = [segment.partition(b";")[0].decode("utf-8", "replace").casefold() for segment in read]
     versions = next((index for index, segment in enumerate(segments) if segment != "v1"), len(segments))
     endpoint, place = match(method, segments[versions:])
     outside = read if place is None else [*read[:versions], *_without(read[versions:], place)]
-    if any(b"/" in segment for segment in outside):
+    if any(SLASH in segment for segment in outside):
         raise InvalidRequest("a slash may only be encoded inside the id of a model")
     if place is None:
         return Target(endpoint, path)

@@ -98,6 +98,7 @@ class _Member:
 
 
 _Members = dict[_Member, msgspec.Raw]
+_TEXT: Final = msgspec.json.Decoder(str)
 
 
 def check_first_byte(head: bytes) -> None:
@@ -119,7 +120,9 @@ def read_fields(body: bytes) -> RequestFields:
     """
     check_first_byte(body)
     _check_encoding(body)
-    members, spellings, other = dict[str, _Member](), list[str](), _Member("")
+    members: dict[str, _Member] = {}
+    spellings: list[str] = []
+    other = _Member("")
     other_model_word: str | None = None
     number = 0
 
@@ -187,7 +190,7 @@ def _check_encoding(body: bytes) -> None:
 
 
 def _text(value: memoryview | None) -> str | None:
-    return None if value is None or value[0] != ord('"') else msgspec.json.decode(value, type=str)
+    return None if value is None or value[0] != ord('"') else _TEXT.decode(value)
 
 
 def _scalar(value: memoryview | None) -> object:

@@ -27,6 +27,12 @@ class End(Enum):
     UNCLEAR = "unclear"
 
 
+# Python 3.11 calls a function for each access to a member of an enumeration.
+EXACT: Final = End.EXACT
+SURPLUS: Final = End.SURPLUS
+UNCLEAR: Final = End.UNCLEAR
+
+
 class ResponseMeter:
     """Counts the raw bytes of one response."""
 
@@ -68,22 +74,22 @@ class ResponseMeter:
             headers: The headers of the response, unchanged.
         """
         if not self._head_length:
-            return End.UNCLEAR
+            return UNCLEAR
         expected = self._head_length
         if method != "HEAD" and status not in BODILESS:
             framing = [(name, value.strip()) for key, value in headers if (name := key.lower()) in _FRAMING]
             if len(framing) != 1:
-                return End.UNCLEAR
+                return UNCLEAR
             name, value = framing[0]
             if name == _CHUNKED[0]:
                 exact = value.lower() == _CHUNKED[1] and self._last == _LAST_CHUNK
-                return End.EXACT if exact else End.UNCLEAR
+                return EXACT if exact else UNCLEAR
             if not value.isdigit():
-                return End.UNCLEAR
+                return UNCLEAR
             expected += int(value)
         if self.received == expected:
-            return End.EXACT
-        return End.SURPLUS if self.received > expected else End.UNCLEAR
+            return EXACT
+        return SURPLUS if self.received > expected else UNCLEAR
 
 
 def announced_idle_seconds(headers: Iterable[tuple[bytes, bytes]]) -> float | None:

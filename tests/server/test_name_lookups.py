@@ -167,3 +167,26 @@ async def test_the_number_of_lookups_is_limited(resolver: Resolver, monkeypatch:
     resolver.release.set()
     await looked_up(lookups, "hanging.test")
     assert await looked_up(lookups, "other.test") == [ADDRESS]
+
+
+@pytest.mark.parametrize(
+    ("family", "host"),
+    [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"), (socket.AF_INET6, "fe80::1")],
+)
+async def test_an_address_needs_no_lookup(monkeypatch: pytest.MonkeyPatch, family: int, host: str) -> None:
+    right = socket.getaddrinfo(host, 80, family, socket.SOCK_STREAM)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: pytest.fail("a lookup"))
+    found = await NameLookups().look_up((host, 80, family, socket.SOCK_STREAM, 6, 0))
+    assert found == [(family, socket.SOCK_STREAM, 6, "", right[0][4])]
+
+
+@pytest.mark.parametrize("host", ["127.1", "::1", "localhost", "127.0.0.1\0", b"127.0.0.1", None])
+async def test_whatever_else_stands_for_an_address_is_looked_up(host: str | bytes | None) -> None:
+    asked = (host, 80, socket.AF_INET, socket.SOCK_STREAM, 6, 0)
+    try:
+        right: object = socket.getaddrinfo(*asked)
+    except (OSError, ValueError) as error:
+        with pytest.raises(type(error)):
+            await NameLookups().look_up(asked)
+    else:
+        assert await NameLookups().look_up(asked) == right

@@ -11,7 +11,7 @@ from tests.status.test_words import NO_BREAK
 
 def test_a_token_is_described_by_its_remaining_lifetime() -> None:
     def told(*tokens: object) -> str:
-        report = replace(EMPTY, credentials=[*tokens])  # type: ignore[list-item]
+        report = replace(EMPTY, credentials=[*tokens])
         return parts(merge([report], 1), ENGLISH, 0.0)["credentials"].replace(NO_BREAK, " ")
 
     assert "4 min 38 s left of 5 min · refreshed in 3 min 12 s" in told(token("corp", "fresh", 12))
