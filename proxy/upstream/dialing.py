@@ -95,10 +95,10 @@ class Dialer:
             )
             try:
                 return await self._pass_proxy(plain, asked.response, build(connected), self._tunnel_tls)
-            except BaseException:
+            except BaseException:  # also a cancellation
                 plain.abort()
                 raise
-        except BaseException:
+        except BaseException:  # also a cancellation
             connected.close()
             raise
 
