@@ -56,6 +56,29 @@ def test_the_modules_of_a_lazy_package_can_be_imported_before_it_runs() -> None:
     assert library.types.Shape is shape.Shape
 
 
+def test_a_name_is_taken_from_its_module_without_the_package(library: Path) -> None:
+    types = library / NAME / "types"
+    with (types / "__init__.py").open("a") as package:
+        package.write("from .short import Short as Short\n")
+        package.write("from .long import (\n    Other as Other,\n    Long as Long,\n)\n")
+        package.write("from .twice_a import Twice as Twice\nfrom .twice_b import Twice as Twice\n")
+    (types / "short.py").write_text("class Short: pass\n")
+    (types / "long.py").write_text("class Other: pass\nclass Long: pass\nclass Longer: pass\n")
+    (types / "twice_a.py").write_text("Twice = 1\n")
+    (types / "twice_b.py").write_text("Twice = 2\n")
+    with lazy_packages(f"{NAME}.types"):
+        lazy = importlib.import_module(NAME)
+
+    assert lazy.types.Long.__module__ == f"{NAME}.types.long"
+    assert lazy.types.Long is lazy.types.Long
+    assert lazy.types.inner is sys.modules[f"{NAME}.types.inner"]
+    assert lazy.runs == ["inner"]
+    assert not {f"{NAME}.types.short", f"{NAME}.types.shape"} & {*sys.modules}
+    assert lazy.types.Twice == 2
+    assert lazy.runs == ["inner", "types"]
+    assert lazy.types.Short.__module__ == f"{NAME}.types.short"
+
+
 @pytest.mark.usefixtures("library")
 def test_a_lazy_package_has_no_other_names_than_its_own() -> None:
     with lazy_packages(f"{NAME}.types"):

@@ -39,7 +39,7 @@ from proxy.wire.paths import loggable_path
 from proxy.wire.redaction import Redactor
 from proxy.wire.statuses import BAD_REQUEST, NOT_FOUND, OK
 
-with lazy_packages("openai.types"):  # 468 modules that describe JSON, which is relayed unread
+with lazy_packages("openai.lib", "openai.types"):  # hundreds of modules for JSON, which is relayed
     from openai import AsyncOpenAI
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
