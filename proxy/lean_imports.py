@@ -37,9 +37,9 @@ def without(package: str) -> Iterator[None]:
 def lazy_packages(*packages: str) -> Iterator[None]:
     """Defer the body of packages, and of those inside them, when the block imports them.
 
-    If `__init__.py` imports a name from one of its modules, as itself, reading it imports only that module. Any
-    other name makes the package run its `__init__.py`. A module that reads such a name while it is imported
-    itself should not exist: while another thread runs the package, the two would wait for each other.
+    If `__init__.py` imports a name from one of its modules, as itself, reading it imports only that module.
+    Reading any other name runs `__init__.py`. A module that reads such a name while it is imported itself
+    should not exist: while another thread runs the package, the two would wait for each other.
 
     Args:
         packages: The full names of the outermost packages.
