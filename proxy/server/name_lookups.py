@@ -51,7 +51,8 @@ class NameLookups:
             # Each connection asks for an address that it has: getaddrinfo takes ten times as long.
             with contextlib.suppress(OSError, ValueError):
                 socket.inet_pton(family, host)
-                return [(family, kind, proto, "", (host, port, *_OTHERS_IN_ADDRESS[family]))]
+                others = _OTHERS_IN_ADDRESS[family]
+                return [(family, kind or socket.SOCK_STREAM, proto, "", (host, port, *others))]
         flags |= socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
         with contextlib.suppress(socket.gaierror, UnicodeError):  # It is a name.
             return socket.getaddrinfo(host, port, family, kind, proto, flags)

@@ -176,8 +176,9 @@ async def test_the_number_of_lookups_is_limited(resolver: Resolver, monkeypatch:
 async def test_an_address_needs_no_lookup(monkeypatch: pytest.MonkeyPatch, family: int, host: str) -> None:
     right = socket.getaddrinfo(host, 80, family, socket.SOCK_STREAM)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: pytest.fail("a lookup"))
-    found = await NameLookups().look_up((host, 80, family, socket.SOCK_STREAM, 6, 0))
-    assert found == [(family, socket.SOCK_STREAM, 6, "", right[0][4])]
+    for kind in (0, socket.SOCK_STREAM):
+        found = await NameLookups().look_up((host, 80, family, kind, 6, 0))
+        assert found == [(family, socket.SOCK_STREAM, 6, "", right[0][4])]
 
 
 @pytest.mark.parametrize("host", ["127.1", "::1", "localhost", "127.0.0.1\0", b"127.0.0.1", None])
