@@ -1,4 +1,7 @@
-"""Inspection of any page: pictures, accessibility faults, and horizontal scrolling."""
+"""Inspection of any page: pictures, accessibility faults, and horizontal scrolling.
+
+Each inspection waits for the page's load event: before it, the page may have its text but not its stylesheets.
+"""
 
 import os
 from pathlib import Path
@@ -26,11 +29,13 @@ async def take_picture(page: Page, name: str, *, whole: bool = False) -> None:
     if not PICTURES:
         return
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    await page.wait_for_load_state("load")
     await page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=whole)
 
 
 async def find_faults(page: Page) -> list[str]:
     """Return the findings of axe, including best practices and a contrast of 7:1."""
+    await page.wait_for_load_state("load")
     if not await page.evaluate("'axe' in window"):
         await page.evaluate(AXE_SCRIPT)
     faults: list[str] = await page.evaluate(RUN_AXE, AXE_OPTIONS)
@@ -39,5 +44,6 @@ async def find_faults(page: Page) -> list[str]:
 
 async def fits(page: Page) -> bool:
     """Return whether no part of the page is wider than the window."""
+    await page.wait_for_load_state("load")
     wide = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
     return int(await page.evaluate(wide)) <= 0

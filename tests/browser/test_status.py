@@ -66,9 +66,10 @@ class Operator:
 
 
 async def sign_in(page: Page, key: str = STATUS_KEY) -> None:
-    """Enter a key."""
+    """Enter a key, and wait until the page that answers it has its stylesheets."""
     await page.locator("#key").fill(key)
-    await page.locator("#key").press("Enter")
+    async with page.expect_navigation(wait_until="load"):
+        await page.locator("#key").press("Enter")
 
 
 @pytest_asyncio.fixture(loop_scope="session")
