@@ -22,6 +22,7 @@ from hypercorn.typing import (
     ASGISendEvent,
     HTTPScope,
 )
+from msgspec.structs import replace
 from quart import Quart, Request, Response
 from quart.asgi import ASGIHTTPConnection
 from quart.typing import ResponseTypes
@@ -274,10 +275,16 @@ async def _send_relayed(request: HttpRequest, response: RelayedResponse, send: A
         return
     write = _to_caller(send)
     await write({"type": "http.response.start", "status": response.status, "headers": response.headers})
+    last = b""
     async with contextlib.aclosing(body):
         async for piece in body:
-            await write({"type": "http.response.body", "body": piece, "more_body": True})
-    await write({"type": "http.response.body", "body": b"", "more_body": False})
+            if last:
+                await write({"type": "http.response.body", "body": last, "more_body": True})
+            if response.has_arrived():
+                last = piece  # If the end follows, which is at once, it leaves in the same write.
+            else:
+                await write({"type": "http.response.body", "body": piece, "more_body": True})
+    await write({"type": "http.response.body", "body": last, "more_body": False})
 
 
 def _to_caller(send: ASGISendCallable) -> ASGISendCallable:
@@ -460,7 +467,7 @@ class Application(Quart):
         record = request.exchange.record
         record.status = response.status
         headers = [*response.headers, (b"x-request-id", record.request_id.encode())]
-        return RelayedResponse(response.status, headers, response.body)
+        return replace(response, headers=headers)
 
     async def make_response(self, result: Any) -> ResponseTypes:
         """Make Quart's response, also from that of a relayed route."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,11 +16,12 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from proxy.app_parts import EXTENSION
-from proxy.asgi import Application, QuartRequest
+from proxy.asgi import Application, QuartRequest, RelaySteps, relayed
 from proxy.errors import Aborted, BadResponse
 from proxy.request_body import BUFFER_BYTES
 from proxy.telemetry import get_logger
 from proxy.telemetry.exchange_totals import ExchangeTotals
+from proxy.upstream.relay import RelayedResponse
 from tests.conftest import RunProxy
 from tests.loopback import until
 from tests.pace import PATIENCE
@@ -461,6 +462,42 @@ async def test_the_request_is_not_received_faster_than_it_is_read(exchange: Exch
         assert exchange.asked == full
         go_on.set()
     assert exchange.answered == b"%d" % (count * len(chunk))
+
+
+@pytest.mark.parametrize(
+    ("arrived", "sent"),
+    [
+        ([True], [b"1"]),
+        ([False, True], [b"1", b"2"]),
+        ([False, False], [b"1", b"2", b""]),
+        ([False, True, True], [b"1", b"2", b"3"]),
+    ],
+)
+async def test_the_last_bytes_that_have_arrived_leave_with_the_end(
+    exchange: Exchange, arrived: list[bool], sent: list[bytes]
+) -> None:
+    seen: list[bool] = []
+
+    async def body() -> AsyncGenerator[bytes]:
+        for number, is_last in enumerate(arrived, 1):
+            seen.append(is_last)
+            yield b"%d" % number
+
+    async def view() -> RelayedResponse:
+        return RelayedResponse(200, [], body(), has_arrived=lambda: seen[-1])
+
+    async def admit(_request: object) -> None: ...
+
+    async def reject(_request: object, error: Exception) -> RelayedResponse:
+        raise AssertionError from error
+
+    app = cast(Application, exchange.app)
+    app.relay_steps = RelaySteps(admit, reject)
+    app.add_url_rule("/", view_func=relayed(view), methods=["POST"])
+    await exchange.run()
+    bodies = [message for message in exchange.sent if message["type"] == "http.response.body"]
+    assert [message["body"] for message in bodies] == sent
+    assert [message["more_body"] for message in bodies] == [True] * (len(sent) - 1) + [False]
 
 
 async def test_no_task_runs_after_the_response(exchange: Exchange) -> None:

@@ -37,6 +37,10 @@ END_SECONDS: Final = 1.0
 NO_RESPONSE_REPAIRS: Final = ResponseRepairs(NO_REPAIRS, Call(None))
 
 
+def _not_known() -> bool:
+    return False
+
+
 class RelayedResponse(msgspec.Struct, frozen=True):
     """The response for the caller; a body that is a generator aborts the connection if it fails."""
 
@@ -47,6 +51,8 @@ class RelayedResponse(msgspec.Struct, frozen=True):
     """Whether a status of failure may concern this request only, although the upstream works."""
     redact: Callable[[bytes], bytes] = bytes
     """Masks the secrets that were sent to the upstream, if an error has to be made of the body."""
+    has_arrived: Callable[[], bool] = _not_known
+    """Whether the upstream's whole body has arrived, so that the generator will not wait for it again."""
 
 
 class Attempt(msgspec.Struct, frozen=True):
@@ -158,12 +164,18 @@ class Attempt(msgspec.Struct, frozen=True):
         closing.callback(self.clock.close)
         if not watched:
             body = self._bytes(first, response)
-            return RelayedResponse(response.status, headers, body, redact=response.redact)
+            return self._stream(response, headers, body)
         framer = EventFramer(self.limits.max_event_bytes)
         # Not at the end of the body: a disconnected caller never reaches it.
         closing.callback(lambda: self._note_usage(read_stream_usage, framer.recent))
         events = self._events(first, response, framer)
-        return RelayedResponse(response.status, headers, events, redact=response.redact)
+        return self._stream(response, headers, events)
+
+    @staticmethod
+    def _stream(response: UpstreamResponse, headers: Headers, body: AsyncGenerator[bytes]) -> RelayedResponse:
+        return RelayedResponse(
+            response.status, headers, body, redact=response.redact, has_arrived=response.has_arrived
+        )
 
     def _whole(self, status: int, headers: Headers, body: bytes) -> RelayedResponse:
         """Return a response whose length differs from the upstream's."""

@@ -210,6 +210,10 @@ class UpstreamResponse(httpx2.AsyncByteStream):
                 raise
             raise self._translate(failure) from failure
 
+    def has_arrived(self) -> bool:
+        """Whether the whole body has arrived, so that no `read` waits any more."""
+        return self._response is None or self._response.ended
+
     def fail(self, error: Exception) -> None:
         """Make the read that waits, or the next one, raise this error."""
         if self._response is not None:

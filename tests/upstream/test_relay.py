@@ -78,6 +78,10 @@ class FakeResponse:
                 break
         return await self.failed
 
+    def has_arrived(self) -> bool:
+        """Whether no piece is left."""
+        return not self.pieces
+
     def fail(self, error: ProxyError) -> None:
         """Fail the current read and all later ones."""
         self.error = error

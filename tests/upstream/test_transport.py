@@ -171,8 +171,10 @@ async def test_a_read_gives_all_that_has_arrived(transport: UpstreamTransport) -
         response = await send(transport, upstream.url)
         body = response
         assert await body.read() == b"one "
+        assert not body.has_arrived()
         go_on.set()
         assert await body.read() == b"two three four"
+        assert body.has_arrived()
         assert await body.read() == b""
         await response.aclose()
 
