@@ -1,6 +1,6 @@
 """Inspection of any page: pictures, accessibility faults, and horizontal scrolling.
 
-Each inspection waits for the page's load event: before it, the page may have its text but not its stylesheets.
+Each inspection waits for the page's load event: before it, the page may have no stylesheet yet.
 """
 
 import os
