@@ -191,7 +191,7 @@ class Opening(Work):
     async def work(self, target: Target, connections: Sequence[Connection], tally: Tally) -> int:
         """Open all of them."""
         del connections
-        units = max(1, round(self.units * target.share))
+        units = max(1, round(self.units * min(target.share, 1)))
         async with asyncio.TaskGroup() as group:
             for _ in range(units):
                 group.create_task(self._caller(target, tally))

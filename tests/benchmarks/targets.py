@@ -29,7 +29,8 @@ class Target(ABC):
     exact: ClassVar[bool] = True
     """Whether it forwards bytes unchanged; otherwise only the texts in them are compared."""
     share: ClassVar[float] = 1.0
-    """The part of the work that a slow server does in a round."""
+    """The part of a round's requests that it gets: less than 1 if it is slow, and more if the CPU time of
+    a round would be too short to measure."""
     scenarios: ClassVar[frozenset[str] | None] = None
     """The scenarios that it supports; None for all."""
     ready_seconds_max: ClassVar[float] = 60.0
