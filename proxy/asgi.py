@@ -85,8 +85,8 @@ class HttpRequest:
         self.body.timeout = body_timeout
         self.body.withheld = b"expect" in first
         self.has_two_framings = b"transfer-encoding" in first and b"content-length" in first
-        self.is_sent = False
-        """Whether the whole response has been handed to the server."""
+        self.is_over = False
+        """Whether the whole response has been handed to the server, or will never be."""
         record = ExchangeRecord(choose_request_id(headers), self.method, loggable_path(self.raw_path))
         self.exchange = ExchangeScope(record, services, headers)
 
@@ -185,22 +185,27 @@ class ProxyConnection(ASGIHTTPConnection):
     async def _serve(self, request: HttpRequest, send: ASGISendCallable, subscribe: Subscribe) -> None:
         """Answer the request; cancel this when the caller disconnects."""
         loop, task = asyncio.get_running_loop(), cast("asyncio.Task[None]", asyncio.current_task())
-        cancels_before, cancelling = task.cancelling(), None
+        cancels_before, cancelling, is_cancelled = task.cancelling(), None, False
 
         def left(reason: str) -> None:
             nonlocal cancelling
             exchange = request.exchange
-            # After the last byte, only our own bookkeeping remains, so do not cancel it.
-            if not request.is_sent and reason != "complete" and cancelling is None:
+            if not request.is_over and reason != "complete" and cancelling is None:
                 exchange.interrupted = reason or exchange.interrupted
-                cancelling = loop.call_soon(task.cancel)
+                cancelling = loop.call_soon(cancel)
+
+        def cancel() -> None:
+            nonlocal is_cancelled
+            if not request.is_over:  # Otherwise only our own bookkeeping remains.
+                is_cancelled = True
+                task.cancel()
 
         subscribe(left)
         try:
             await self._answer(request, send)
         except asyncio.CancelledError:
             # If nobody else has cancelled the task, too, the end of the request is reached.
-            if cancelling is None or task.uncancel() > cancels_before:
+            if not is_cancelled or task.uncancel() > cancels_before:
                 raise
         finally:
             if cancelling is not None:
@@ -210,12 +215,14 @@ class ProxyConnection(ASGIHTTPConnection):
         """Answer the request inside its scope."""
         try:
             async with request.exchange:
-                view = self.app.find_relayed(request)
-                if view is None:
-                    await self.handle_request(self._for_quart(request), _send_for_quart(request, send))
-                else:
-                    await _send_relayed(request, await self.app.relay(request, view), send)
-                request.is_sent = True
+                try:
+                    view = self.app.find_relayed(request)
+                    if view is None:
+                        await self.handle_request(self._for_quart(request), _send_for_quart(request, send))
+                    else:
+                        await _send_relayed(request, await self.app.relay(request, view), send)
+                finally:
+                    request.is_over = True
         except Exception:
             # The scope has logged the error, and the status has been sent: only a body without an end can
             # still show that something failed. If the scope has not logged, the scope itself failed.

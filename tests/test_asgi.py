@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,12 +16,13 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from proxy.app_parts import EXTENSION
-from proxy.asgi import Application, QuartRequest, RelaySteps, relayed
+from proxy.asgi import Application, QuartRequest, RelaySteps, http_request, relayed
 from proxy.errors import Aborted, BadResponse
 from proxy.request_body import BUFFER_BYTES
 from proxy.telemetry import get_logger
 from proxy.telemetry.exchange_totals import ExchangeTotals
 from proxy.upstream.relay import RelayedResponse
+from proxy.wire.disconnect import EXTENSION as DISCONNECTS
 from tests.conftest import RunProxy
 from tests.loopback import until
 from tests.pace import PATIENCE
@@ -42,6 +43,8 @@ class Exchange:
     sent: list[Message] = field(default_factory=list)
     taking: asyncio.Event = field(default_factory=asyncio.Event)
     """Set while the caller reads."""
+    is_gone: bool = False
+    """Whether nothing can be sent to the caller any more."""
     asked: int = 0
     """Messages that the application has taken from the server."""
     _incoming: asyncio.Queue[Message] = field(default_factory=asyncio.Queue)
@@ -81,6 +84,8 @@ class Exchange:
         return message
 
     async def _send(self, message: Message) -> None:
+        if self.is_gone:
+            raise ConnectionResetError
         await self.taking.wait()
         self.steps.append(message["type"])
         self.sent.append(message)
@@ -464,6 +469,50 @@ async def test_the_request_is_not_received_faster_than_it_is_read(exchange: Exch
     assert exchange.answered == b"%d" % (count * len(chunk))
 
 
+def serve(exchange: Exchange, respond: Callable[[], RelayedResponse]) -> None:
+    """Answer requests as the relay does."""
+
+    async def view() -> RelayedResponse:
+        return respond()
+
+    async def admit(_request: object) -> None: ...
+
+    async def reject(_request: object, error: Exception) -> RelayedResponse:
+        raise AssertionError from error
+
+    app = cast(Application, exchange.app)
+    app.relay_steps = RelaySteps(admit, reject)
+    app.add_url_rule("/", view_func=relayed(view), methods=["POST"])
+
+
+@pytest.mark.parametrize("end", ["broken", "unread", "complete"])
+async def test_a_disconnect_does_not_cancel_the_end_of_an_exchange(exchange: Exchange, end: str) -> None:
+    """Whatever ended the response, the tokens that it cost are counted, which may take a wait for Redis."""
+    left: list[Callable[[str], None]] = []
+
+    async def count() -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+        exchange.steps.append("counted")
+
+    async def body() -> AsyncGenerator[bytes]:
+        left[0]("")  # reported now, and noticed in the next step of the event loop
+        if end == "broken":
+            raise Aborted(reason="cut off")
+        if end == "unread":
+            exchange.is_gone = True
+        yield b"last"
+
+    def respond() -> RelayedResponse:
+        http_request().exchange.closing.push_async_callback(count)
+        return RelayedResponse(200, [], body())
+
+    serve(exchange, respond)
+    await exchange.run(extensions={DISCONNECTS: {"subscribe": left.append, "has_body": bool}})
+    assert exchange.steps[-1] == "counted"
+    assert exchange.line["outcome"] == {"broken": "upstream_aborted", "unread": "client_gone"}.get(end, "ok")
+
+
 @pytest.mark.parametrize(
     ("arrived", "sent"),
     [
@@ -483,17 +532,7 @@ async def test_the_last_bytes_that_have_arrived_leave_with_the_end(
             seen.append(is_last)
             yield b"%d" % number
 
-    async def view() -> RelayedResponse:
-        return RelayedResponse(200, [], body(), has_arrived=lambda: seen[-1])
-
-    async def admit(_request: object) -> None: ...
-
-    async def reject(_request: object, error: Exception) -> RelayedResponse:
-        raise AssertionError from error
-
-    app = cast(Application, exchange.app)
-    app.relay_steps = RelaySteps(admit, reject)
-    app.add_url_rule("/", view_func=relayed(view), methods=["POST"])
+    serve(exchange, lambda: RelayedResponse(200, [], body(), has_arrived=lambda: seen[-1]))
     await exchange.run()
     bodies = [message for message in exchange.sent if message["type"] == "http.response.body"]
     assert [message["body"] for message in bodies] == sent

@@ -172,11 +172,12 @@ class Mailbox(Generic[Item]):
                 raise SlowReader
             if self._closed:
                 raise BrokerClosed
-            self._waiter = asyncio.get_running_loop().create_future()
+            waiter = self._waiter = asyncio.get_running_loop().create_future()
             try:
-                await self._waiter
+                await waiter
             finally:
-                self._waiter = None
+                if self._waiter is waiter:  # Another reader may wait by now if this one was cancelled.
+                    self._waiter = None
         return self._items.popleft()
 
     def _wake(self) -> None:

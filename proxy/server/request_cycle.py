@@ -156,11 +156,12 @@ class Cycle:
             if self._continue and not self._complete and not self._head:
                 self._continue = False
                 self._connection.write(CONTINUE)
-            self._waiter = asyncio.get_running_loop().create_future()
+            waiter = self._waiter = asyncio.get_running_loop().create_future()
             try:
-                await self._waiter
+                await waiter
             finally:
-                self._waiter = None
+                if self._waiter is waiter:  # Another reader may wait by now if this one was cancelled.
+                    self._waiter = None
         if self.disconnected is not None or self.complete:
             return {"type": "http.disconnect", "reason": self.disconnected or "complete"}
         data = self._body[0] if len(self._body) == 1 else b"".join(self._body)

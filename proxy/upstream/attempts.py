@@ -125,7 +125,7 @@ class Attempts:
         if record.span is not None:
             names = (route.upstream, route.endpoint.name, request.model)
             span = closing.enter_context(record.span.attempt(*names, record.fields))
-        body, call = await self._prepare(request, route)
+        body, call = await self._prepare(request, route, clock)
         repairs = NO_RESPONSE_REPAIRS
         if call is not None:
             repairs = ResponseRepairs(route.repairs, call, self._repair_threads, request.caller.name)
@@ -181,10 +181,13 @@ class Attempts:
             model=request.model,
         )
 
-    async def _prepare(self, request: CallerRequest, route: Route) -> tuple[bytes, Call | None]:
+    async def _prepare(
+        self, request: CallerRequest, route: Route, clock: ExchangeClock
+    ) -> tuple[bytes, Call | None]:
         """Return the body for this upstream, and what repairs of the response need to know of the request.
 
-        Repairs read a long body in a thread, so that the event loop can run meanwhile.
+        Repairs read a long body in a thread, so that the event loop can run meanwhile. The wait for a thread
+        ends at the total timeout, and when the service stops.
         """
         if not route.repairs:
             return self._write_body(request, route), None
@@ -194,7 +197,12 @@ class Attempts:
 
         if len(request.body) <= INLINE_BYTES_MAX:
             return prepare()
-        return await self._repair_threads.run(request.caller.name, prepare)
+        async with clock.first_byte():
+            clock.suspend()
+            try:
+                return await self._repair_threads.run(request.caller.name, prepare)
+            finally:
+                clock.restart()
 
     def _write_body(self, request: CallerRequest, route: Route) -> bytes:
         """Return the body with the upstream's name of the model, repaired for this upstream and caller."""

@@ -24,6 +24,8 @@ INTERIM_RESPONSES_MAX: Final = 1000
 """More 1xx responses to one request are a defect or an attack."""
 FRAMING_RATIO: Final = 16
 """Bytes of chunk sizes and extensions for each byte of the body, beyond `HEAD_BYTES_MAX`."""
+LENGTH_DIGITS_MAX: Final = 18
+"""Python refuses to read a number of thousands of digits."""
 
 _WITHOUT_LENGTH: Final = frozenset({"GET", "HEAD", "OPTIONS", "CONNECT"})
 _CODINGS: Final = frozenset({b"chunked", b"identity"})
@@ -76,9 +78,9 @@ class ArrivingResponse:
     """
 
     __slots__ = (
-        "_accepted", "_body", "_fault", "_has_head", "_is_interim", "_parser", "_until_close", "_waiter",
-        "after_upgrade", "body_bytes", "drained", "ended", "error", "headers", "interim", "keep_alive",
-        "meter", "method", "offers_upgrade", "status", "surplus", "unread", "version",
+        "_accepted", "_body", "_fault", "_has_head", "_is_interim", "_parser", "_since_body", "_until_close",
+        "_waiter", "after_upgrade", "body_bytes", "drained", "ended", "error", "headers", "interim",
+        "keep_alive", "meter", "method", "offers_upgrade", "status", "surplus", "unread", "version",
     )  # fmt: skip
 
     def __init__(self, method: str) -> None:
@@ -103,6 +105,8 @@ class ArrivingResponse:
         self._body: list[bytes] = []
         self._accepted = 0
         """Bytes that had been received when the last head was complete."""
+        self._since_body = 0
+        """Bytes that have been received since the last byte of the body, or since the head."""
         self._has_head = self._is_interim = self._until_close = False
         self._fault = ""
         self._waiter: asyncio.Future[None] | None = None
@@ -178,6 +182,7 @@ class ArrivingResponse:
         if parser is None:
             return
         self.meter.feed(data)
+        self._since_body += len(data)
         try:
             parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:  # a 101: `on_headers_complete` has ended the response
@@ -187,7 +192,12 @@ class ArrivingResponse:
             self._fail_invalid(self._fault or str(error), data)
         if not self.ended and self.error is None:
             framing = self.meter.received - self.body_bytes - self._accepted
-            if framing > HEAD_BYTES_MAX + FRAMING_RATIO * self.body_bytes:
+            # httptools copies a trailer as a whole whenever a piece of it arrives, so its length is limited,
+            # however large the body was.
+            if (
+                framing > HEAD_BYTES_MAX + FRAMING_RATIO * self.body_bytes
+                or self._since_body > HEAD_BYTES_MAX
+            ):
                 self._fail_invalid("the head or the framing of the response is too large", data)
         if self.ended or self.error is not None:
             self._parser = None
@@ -224,6 +234,8 @@ class ArrivingResponse:
             match name.lower():
                 case b"content-length":
                     framings += 1
+                    if len(value) > LENGTH_DIGITS_MAX:
+                        self._reject("the length of the response has too many digits")
                 case b"transfer-encoding":
                     framings, coding, has_coding = framings + 1, value.lower(), True
                 case b"upgrade":
@@ -245,6 +257,7 @@ class ArrivingResponse:
         self.keep_alive = parser.should_keep_alive()
         self._until_close = not framings or (has_coding and coding != b"chunked")
         self._accepted = self.meter.received
+        self._since_body = 0
         bodiless = status in BODILESS or status == SWITCHING_PROTOCOLS
         if bodiless or self.method == "HEAD" or (self.method == "CONNECT" and status == OK):
             self._end()
@@ -256,6 +269,7 @@ class ArrivingResponse:
         if self.ended:
             self.surplus = True
             return
+        self._since_body = 0
         self._body.append(data)
         self.unread += len(data)
         self.body_bytes += len(data)
@@ -291,11 +305,12 @@ class ArrivingResponse:
             self.fail(httpx2.RemoteProtocolError(r"a TLS alert: x15\x03" if is_alert else words))
 
     async def _wait(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
+        waiter = self._waiter = asyncio.get_running_loop().create_future()
         try:
-            await self._waiter
+            await waiter
         finally:
-            self._waiter = None
+            if self._waiter is waiter:  # Another reader may wait by now if this one was cancelled.
+                self._waiter = None
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

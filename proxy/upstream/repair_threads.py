@@ -60,18 +60,21 @@ class RepairThreads:
             raise
 
     def _leave(self, caller: str, turn: "asyncio.Future[None]") -> None:
-        turns = self._waiting[caller]
-        turns.remove(turn)
-        if not turns:
-            del self._waiting[caller]
+        turns = self._waiting.get(caller)
+        if turns is not None and turn in turns:
+            turns.remove(turn)
+            if not turns:
+                del self._waiting[caller]
 
     def _release(self) -> None:
         """Give the place to the caller that has waited longest since its last turn."""
-        for caller in self._waiting:
+        while self._waiting:
+            caller = next(iter(self._waiting))
             turns = self._waiting.pop(caller)
             turn = turns.popleft()
             if turns:
                 self._waiting[caller] = turns
-            turn.set_result(None)
-            return
+            if not turn.done():  # Its task may have been cancelled, and not have run since.
+                turn.set_result(None)
+                return
         self._running -= 1

@@ -117,6 +117,10 @@ _URI_REFERENCE: Final = re.compile(r"[!#-;=?-\[\]_a-z~]+")
 _ODD_SEGMENT: Final = re.compile(r"(?:^|/)(?:\.|%2e){1,2}(?:/|$)|//|%2f|%5c", re.IGNORECASE)
 _NO_CODING: Final = frozenset({b"", b"identity"})
 _NONE: Final[frozenset[bytes]] = frozenset()
+URLS_MAX: Final = 64
+SEGMENTS_MAX: Final = 64
+"""With more URLs in the headers of a response, or more segments in the path of its request, all these headers
+are dropped: each relative URL climbs every segment, so few bytes would take long and become many."""
 _LINK_TARGET: Final = re.compile(rb"<([^<>]*)>")
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -220,7 +224,8 @@ def relocate(headers: Headers, base_url: str, path: bytes) -> Headers:
     """Rewrite the URLs in an upstream's headers so that the caller can use them.
 
     Such a URL names the upstream, whose address means nothing to the caller and should not be revealed. A URL
-    below the upstream's base URL becomes relative to the request; a header with any other URL is dropped.
+    below the upstream's base URL becomes relative to the request; a header with any other URL is dropped, and
+    so are all of them beyond `URLS_MAX` and `SEGMENTS_MAX`.
 
     Args:
         headers: The response headers, with names in any case.
@@ -229,6 +234,9 @@ def relocate(headers: Headers, base_url: str, path: bytes) -> Headers:
     """
     if _HEADERS_WITH_URLS.isdisjoint([name.lower() for name, _ in headers]):
         return headers
+    urls = sum(value.count(b"<") or 1 for name, value in headers if name.lower() in _HEADERS_WITH_URLS)
+    if urls > URLS_MAX or path.count(b"/") > SEGMENTS_MAX:
+        return [(name, value) for name, value in headers if name.lower() not in _HEADERS_WITH_URLS]
     kept: Headers = []
     for name, value in headers:
         new: bytes | None = value

@@ -1,10 +1,12 @@
 """A request and its response on the wire: 100-continue, framing, and responses that break."""
 
+import asyncio
 import re
 from typing import Any
 
 import pytest
 
+from tests.pace import PATIENCE
 from tests.server.conftest import Echo, Message, served
 from tests.server.raw import GET, HOST, LAST, bodies, head, part, refusal, start
 
@@ -20,6 +22,32 @@ async def test_a_body_is_requested_when_the_application_reads_it() -> None:
         caller.writer.write(b"abc" + LAST)
         assert bodies(await caller.rest()) == [b"POST /p|abc", b"GET /z|"]
         caller.writer.close()
+
+
+async def test_a_reader_that_begins_before_a_cancelled_one_has_ended_gets_the_body() -> None:
+    """An upload is cancelled, and the rest of its body read so that the caller reads the response."""
+    cancelled = asyncio.Event()
+    got: list[Message] = []
+
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        async with asyncio.TaskGroup() as group:
+            upload = group.create_task(receive())
+            await asyncio.sleep(0)
+            upload.add_done_callback(lambda _: cancelled.set())
+            upload.cancel()
+            got.append(await receive())
+        await send(start())
+        await send(part(b"", more=False))
+
+    async with served(app) as server:
+        caller = await server.connect()
+        caller.writer.write(head(HOST, b"Content-Length: 3"))
+        async with asyncio.timeout(PATIENCE):
+            await cancelled.wait()
+            caller.writer.write(b"abc")
+            await caller.head()
+        caller.writer.close()
+    assert [message["body"] for message in got] == [b"abc"]
 
 
 async def test_a_body_that_is_not_read_is_not_requested() -> None:

@@ -13,6 +13,8 @@ from proxy.errors import UpstreamTimeout
 from proxy.settings import Timeouts
 from proxy.upstream.attempts import upload
 from proxy.upstream.clock import ExchangeClock
+from proxy.upstream.repair_threads import THREADS_MAX
+from proxy.upstream.repaired import INLINE_BYTES_MAX
 from tests.conftest import KEY, RunningProxy, RunProxy
 from tests.credentials.fakes import virtually
 from tests.loopback import until
@@ -498,3 +500,23 @@ async def test_a_pause_longer_than_the_timeout_is_skipped(run_proxy: RunProxy) -
     async with raw_upstream(script) as upstream, run_proxy(upstream.url, options=options) as proxy:
         answer, _ = await ask(proxy)
         assert (answer.status, answer.header("retry-after")) == (429, ["300"])
+
+
+@pytest.mark.parametrize(("total", "expected"), [(0.0, "shutting_down"), (0.3, "upstream_timeout")])
+async def test_a_wait_for_a_repair_thread_has_a_clock(
+    run_proxy: RunProxy, total: float, expected: str
+) -> None:
+    options = f'repairs = ["common"]\ntimeouts.total = {total}'
+    body = json.dumps({"messages": [{"role": "user", "content": "x" * INLINE_BYTES_MAX}]}).encode()
+    async with raw_upstream(streams) as upstream, run_proxy(upstream.url, options=options) as proxy:
+        threads = proxy.services.attempts._repair_threads
+        threads._running += THREADS_MAX  # all are busy
+        async with asyncio.TaskGroup() as group:
+            asked = group.create_task(ask(proxy, body))
+            await until(lambda: bool(threads._waiting))
+            if not total:
+                proxy.drain.stop_all()
+            answer, told = await asked
+        threads._running -= THREADS_MAX
+        assert (answer.status // 100, json.loads(told)["error"]["code"]) == (5, expected)
+        assert upstream.requests == []

@@ -15,10 +15,12 @@ from proxy.upstream.http1 import (
     HEAD_BYTES_MAX,
     HEADERS_MAX,
     INTERIM_RESPONSES_MAX,
+    LENGTH_DIGITS_MAX,
     ArrivingResponse,
     request_head,
 )
 from proxy.wire.response_end import End
+from tests.pace import PATIENCE
 
 HEAD: Final = b"HTTP/1.1 200 OK\r\n"
 CHUNKED: Final = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -84,6 +86,7 @@ HOSTILE: Final = {
     "hexadecimal length": HEAD + b"Content-Length: 0x2\r\n\r\nok",
     "no digits": HEAD + b"Content-Length: \r\n\r\nok",
     "length with a space": HEAD + b"Content-Length: 1 2\r\n\r\nok",
+    "length with many zeros": HEAD + b"Content-Length: " + b"0" * LENGTH_DIGITS_MAX + b"2\r\n\r\nok",
     "huge length": HEAD + b"Content-Length: 99999999999999999999999\r\n\r\nok",
     "unknown coding": HEAD + b"Transfer-Encoding: xyzzy\r\n\r\nok",
     "coding below chunks": HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
@@ -131,6 +134,9 @@ LARGE: Final = {
     "long chunk extension": CHUNKED + b"2;" + b"x" * 8 * HEAD_BYTES_MAX,
     "long trailers": CHUNKED + b"0\r\n" + b"X: y\r\n" * HEAD_BYTES_MAX,
     "endless trailer": CHUNKED + b"0\r\nX: " + b"y" * 8 * HEAD_BYTES_MAX,
+    "endless trailer behind a large body": (
+        CHUNKED + b"100000\r\n" + b"b" * (1 << 20) + b"\r\n0\r\nX: " + b"y" * 8 * HEAD_BYTES_MAX
+    ),
 }
 
 
@@ -275,6 +281,24 @@ async def test_one_read_returns_everything_that_has_arrived() -> None:
         response.feed(CHUNKED + b"3\r\none\r\n")
         response.feed(b"3\r\ntwo\r\n")
     assert reading.result() == b"onetwo"
+
+
+def test_a_large_head_and_interim_responses_count_as_no_trailer() -> None:
+    interim = b"HTTP/1.1 102 Processing\r\n\r\n" * INTERIM_RESPONSES_MAX
+    head = HEAD + b"X: " + b"a" * (HEAD_BYTES_MAX - 1000) + b"\r\nTransfer-Encoding: chunked\r\n\r\n"
+    response = fed([interim + head, b"2\r\nok\r\n0\r\n\r\n"])
+    assert (response.error, response.ended, body_of(response)) == (None, True, b"ok")
+
+
+async def test_a_read_that_begins_before_a_cancelled_one_has_ended_is_woken() -> None:
+    response = ArrivingResponse("GET")
+    response.feed(CHUNKED)
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
+        first = group.create_task(response.read())
+        await asyncio.sleep(0)
+        first.add_done_callback(lambda _: response.feed(b"2\r\nok\r\n"))
+        first.cancel()
+        assert await response.read() == b"ok"
 
 
 async def test_a_cancelled_read_loses_nothing() -> None:

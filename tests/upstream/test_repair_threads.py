@@ -125,6 +125,33 @@ async def test_a_turn_that_comes_with_the_cancellation_goes_to_the_next(workshop
     assert "a-0" not in workshop.begun
 
 
+@pytest.mark.parametrize("waits_twice", [True, False])
+async def test_a_place_freed_right_after_a_cancellation_goes_to_the_next(
+    workshop: Workshop, *, waits_twice: bool
+) -> None:
+    await flooded(workshop, THREADS_MAX)
+    workshop.ask("a", "a-0")
+    workshop.ask("b", "b-0")
+    if waits_twice:
+        workshop.ask("a", "a-1")
+    await until(lambda: sum(map(len, workshop.threads._waiting.values())) == 2 + waits_twice)
+    workshop.threads._running += 1
+    workshop.tasks["a-0"].cancel()
+    workshop.threads._release()  # before the cancelled task runs
+    await until(lambda: "b-0" in workshop.begun)
+    assert "a-0" not in workshop.begun
+
+
+async def test_a_place_freed_right_after_the_last_waiter_left_is_free(workshop: Workshop) -> None:
+    await flooded(workshop, THREADS_MAX)
+    workshop.ask("a", "a-0")
+    await until(lambda: len(workshop.threads._waiting) == 1)
+    workshop.threads._running += 1
+    workshop.tasks["a-0"].cancel()
+    workshop.threads._release()
+    assert workshop.threads._running == THREADS_MAX
+
+
 async def test_a_repair_that_nobody_waits_for_keeps_its_place_until_it_ends(workshop: Workshop) -> None:
     await flooded(workshop, THREADS_MAX)
     workshop.ask("a", "a-0")

@@ -9,6 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.wire.headers import (
+    SEGMENTS_MAX,
+    URLS_MAX,
+    Headers,
     choose_request_id,
     find_header,
     is_forwarded,
@@ -281,3 +284,22 @@ def test_links_are_all_relative_or_none_is_kept(value: bytes, kept: bytes | None
 def test_other_headers_stay_as_they_are() -> None:
     headers = [(b"x-url", b"http://10.0.0.7/")]
     assert relocate(headers, BASE, b"/files") is headers
+
+
+@pytest.mark.parametrize(
+    ("headers", "path"),
+    [
+        ([(b"Link", b"<a>" * (URLS_MAX + 1))], b"/models"),
+        ([(b"Link", b"<a>, <b>")] * (URLS_MAX // 2 + 1), b"/models"),
+        ([(b"Location", b"a")] * (URLS_MAX + 1), b"/models"),
+        ([(b"Location", b"a")], b"/models" + b"/a" * SEGMENTS_MAX),
+    ],
+)
+def test_too_many_urls_or_segments_drop_all_headers_with_urls(headers: Headers, path: bytes) -> None:
+    assert relocate([(b"X", b"1"), *headers], BASE, path) == [(b"X", b"1")]
+
+
+def test_as_many_urls_and_segments_as_allowed_are_rewritten() -> None:
+    path = b"/models" + b"/a" * (SEGMENTS_MAX - 1)
+    ((_, link),) = relocate([(b"Link", b", ".join([b"<a>"] * URLS_MAX))], BASE, path)
+    assert link.count(b"../") == URLS_MAX * (SEGMENTS_MAX - 1)

@@ -13,7 +13,14 @@ from proxy.wire.error_envelope import read_error
 from proxy.wire.event_stream import EventFramer
 from proxy.wire.form_body import read_form, replace_form_model
 from proxy.wire.forwarded import TrustedProxies
-from proxy.wire.headers import choose_request_id, find_header, media_type, request_headers, response_headers
+from proxy.wire.headers import (
+    choose_request_id,
+    find_header,
+    media_type,
+    relocate,
+    request_headers,
+    response_headers,
+)
 from proxy.wire.model_list import listing, merge, read_entries
 from proxy.wire.paths import check_target, find_target
 from proxy.wire.request_json import MEMBERS_MAX, read_fields, replace_model
@@ -214,6 +221,8 @@ def test_a_target(before: bytes) -> None:
         b"content-length",
         b"content-type",
         b"authorization",
+        b"link",
+        b"location",
     ],
 )
 def test_a_header(name: bytes) -> None:
@@ -223,6 +232,7 @@ def test_a_header(name: bytes) -> None:
         for headers in ([(name, value)], [(name, part) for part in chunks(value, 512)]):
             request_headers(headers, request_id="a")
             response_headers(headers, event_stream=True)
+            relocate(headers, "http://10.0.0.7/v1", b"/models")
             choose_request_id(headers)
             media_type(find_header(headers, name))
             proxies.visitor("127.0.0.1", headers)
