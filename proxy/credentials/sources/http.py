@@ -34,7 +34,9 @@ from proxy.settings.credentials.section import RequestSection
 from proxy.telemetry import get_logger
 from proxy.tls_contexts import TlsFiles, build_context
 from proxy.transport_failure import explain, origin_of
+from proxy.wire.headers import content_coding
 from proxy.wire.http_date import read_http_date
+from proxy.wire.redaction import Expansion
 
 REPLY_BYTES_MAX: Final = 1 << 20
 CLOCK_MARGIN: Final = 0.95
@@ -79,6 +81,7 @@ class HttpTokenSource(TokenSource):
                 section.timeout, connect=min(section.connect_timeout, CONNECT_FRACTION * section.timeout)
             ),
             follow_redirects=False,
+            headers={"accept-encoding": "gzip, deflate"},
             trust_env=False,
             proxy=None if section.proxy is None else httpx2.Proxy(section.proxy, ssl_context=of_proxy),
             # The next fetch is minutes away: until then a kept connection only holds a descriptor, or dies.
@@ -117,16 +120,36 @@ class HttpTokenSource(TokenSource):
         return Reply(parse_body(body), headers, time.time(), text, response.status_code)
 
     async def _read_capped(self, response: httpx2.Response) -> bytes:
-        body = bytearray()
-        async for chunk in response.aiter_bytes():
-            body += chunk
-            if len(body) > REPLY_BYTES_MAX:
-                if response.is_success:
-                    raise TokenFetchError(
-                        f"the reply of {self._endpoint} is too large: check the URL", has_reply=True
-                    )
-                break  # the status is enough
+        """Return the expanded body; of an error, as much as can be read.
+
+        httpx2 would expand each piece as a whole, and several codings on top of each other, before a limit
+        applies: a few hundred bytes could block the event loop for minutes.
+        """
+        coding = content_coding(response.headers.raw)
+        expansion = Expansion.of(coding)
+        if coding and expansion is None:
+            return self._unreadable(response, b"", "has a Content-Encoding that was not asked for")
+        body, received = bytearray(), 0
+        async for chunk in response.aiter_raw():
+            received += len(chunk)
+            if expansion is None:
+                body += chunk
+            else:
+                try:
+                    body += expansion.expand(chunk)
+                    while expansion.has_more and len(body) <= REPLY_BYTES_MAX:
+                        body += expansion.expand()
+                except ValueError:
+                    return self._unreadable(response, bytes(body), "is not in its Content-Encoding")
+            if max(len(body), received) > REPLY_BYTES_MAX:
+                return self._unreadable(response, bytes(body), "is too large: check the URL")
         return bytes(body)
+
+    def _unreadable(self, response: httpx2.Response, body: bytes, fault: str) -> bytes:
+        """Return what was read of an error, whose status is enough; reject any other reply."""
+        if response.is_success:
+            raise TokenFetchError(f"the reply of {self._endpoint} {fault}", has_reply=True)
+        return body
 
     async def close(self) -> None:
         """Close the connection pool."""

@@ -3,11 +3,14 @@
 import asyncio
 import gzip
 import traceback
+import zlib
+from typing import Final
 
 import pytest
 
 from proxy.credentials.sources.http import REPLY_BYTES_MAX, HttpTokenSource
 from proxy.secret import Secret
+from proxy.transport_failure import origin_of
 from tests.credentials.sources.token_endpoint import TokenEndpoint, failure_of, fetch, recipe_of
 from tests.loopback import serve_on_loopback, until
 from tests.pace import PATIENCE
@@ -78,6 +81,38 @@ async def test_the_limit_applies_to_the_decompressed_reply(endpoint: TokenEndpoi
     assert (await fetch(recipe_of(url=endpoint.url))).secret.reveal() == "t"
 
 
+NOTHING: Final = gzip.compress(b"")[:10] + b"\0\0\0\xff\xff" * (REPLY_BYTES_MAX // 4)
+"""Blocks without a byte in them."""
+
+
+@pytest.mark.parametrize(
+    ("coding", "body", "fault"),
+    [
+        ("gzip", NOTHING, "is too large: check the URL"),
+        ("gzip", b"s3cret", "is not in its Content-Encoding"),
+        ("deflate", b"s3cret", "is not in its Content-Encoding"),
+        ("gzip, gzip, gzip", gzip.compress(gzip.compress(NOTHING * 8)), "has a Content-Encoding that"),
+        ("identity, gzip", gzip.compress(b"s3cret"), "has a Content-Encoding that"),
+        ("xyzzy", b"s3cret", "has a Content-Encoding that"),
+    ],
+)
+async def test_a_body_in_an_odd_coding_is_not_expanded(
+    endpoint: TokenEndpoint, coding: str, body: bytes, fault: str
+) -> None:
+    endpoint.headers["Content-Encoding"], endpoint.body = coding, body
+    error = await failure_of(recipe_of(url=endpoint.url))
+    assert error.reason.startswith(f"the reply of the token endpoint {origin_of(endpoint.url)} {fault}")
+    assert not error.permanent
+    assert "s3cret" not in repr(error)
+    endpoint.status = 401
+    assert "answered 401" in (await failure_of(recipe_of(url=endpoint.url))).reason
+
+
+async def test_a_zlib_reply_is_expanded(endpoint: TokenEndpoint) -> None:
+    endpoint.headers["Content-Encoding"], endpoint.body = "deflate", zlib.compress(b'{"access_token": "t"}')
+    assert (await fetch(recipe_of(url=endpoint.url))).secret.reveal() == "t"
+
+
 async def test_a_reply_of_the_largest_size_is_read(endpoint: TokenEndpoint) -> None:
     body = b'{"access_token": "t"}'
     endpoint.body = body + b" " * (REPLY_BYTES_MAX - len(body))
@@ -113,7 +148,7 @@ async def test_a_reply_that_never_arrives(begun: bytes) -> None:
         b"HTTP/1.1 200 OK\r\nContent-Length: s3cret\r\n\r\n",
         b'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"access_token": "s3cret"}',
         b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1a\r\n{"access_token": "s3cret"}',
-        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 6\r\n\r\ns3cret",
+        b"HTTP/1.1 200 OK\r\nContent-Length: " + b"0" * 5000 + b"2\r\n\r\n{}",
     ],
 )
 async def test_a_reply_that_is_not_http_is_a_temporary_failure_and_is_not_quoted(answer: bytes) -> None:
