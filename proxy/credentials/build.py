@@ -20,7 +20,9 @@ from proxy.credentials.sources.exec import ExecTokenSource
 from proxy.credentials.sources.http import HttpTokenSource, tls_needs
 from proxy.credentials.sources.local import FileTokenSource, static_source
 from proxy.credentials.sources.oauth2 import oauth2_recipe
+from proxy.credentials.token import digest_of
 from proxy.credentials.upstream_credential import RejectionRules, TokenUse, UpstreamCredential
+from proxy.secret import Secret
 from proxy.settings import (
     AzureCredential,
     BedrockCredential,
@@ -35,6 +37,7 @@ from proxy.settings import (
 )
 from proxy.telemetry import TokenReading, TokenStats
 from proxy.tls_contexts import TlsFiles
+from proxy.transport_failure import origin_of
 
 
 class LiveTokens:
@@ -44,9 +47,9 @@ class LiveTokens:
         self.registry = registry
         """The current registry; a reload replaces it."""
 
-    def use(self, name: str, endpoint: str) -> TokenUse:
-        """Begin to use a token for a request to a token endpoint."""
-        return self.registry.use(name, endpoint)
+    def use(self, name: str, url: str) -> TokenUse:
+        """Begin to use a token for a request to the token endpoint at a URL."""
+        return self.registry.use(name, url)
 
 
 class _Entry(msgspec.Struct):
@@ -96,8 +99,12 @@ class CredentialRegistry:
     def __getitem__(self, name: str) -> UpstreamCredential:
         return self._entries[name].credential
 
-    def use(self, name: str, endpoint: str) -> TokenUse:
-        """Begin to use a token for a request to a token endpoint."""
+    def use(self, name: str, url: str) -> TokenUse:
+        """Begin to use a token for a request to a token endpoint.
+
+        Its purpose, which is logged, tells two URLs apart but contains neither, because a URL may be secret.
+        """
+        endpoint = f"{origin_of(url)} {digest_of(Secret(url)).hex()[:8]}"
         return TokenUse(self[name].source, f"credentials of {endpoint}", Purpose.of("POST", endpoint, None))
 
     def readings(self) -> list[TokenReading]:

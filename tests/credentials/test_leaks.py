@@ -9,15 +9,18 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from pydantic import TypeAdapter
 
 from proxy.credentials import CachedTokenSource, MemoryTokenStore, Token, UpstreamCredential
+from proxy.credentials.build import LiveTokens, build_credentials
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.http import HttpTokenSource
 from proxy.credentials.sources.local import StaticTokenSource
 from proxy.credentials.token import FetchedToken
 from proxy.errors import CredentialError, TokenUnavailable
 from proxy.secret import Secret
-from proxy.settings import HttpCredential, Inject, Logs
+from proxy.settings import CredentialSettings, HttpCredential, Inject, Logs
+from proxy.settings.interpolation import LateReference, LateText
 from proxy.telemetry import configure_logs
 from tests.credentials.fakes import build_token, local_machine, reject, serve
 from tests.credentials.sources.token_endpoint import TokenEndpoint, recipe_of
@@ -131,6 +134,32 @@ async def test_no_log_line_and_no_traceback_holds_a_token_or_a_secret(
     assert TOKEN not in shown
     assert SECRET not in shown
     assert any(SECRET in asked.target for asked in endpoint.asked)  # it was sent, but is not in the message
+
+
+async def test_no_log_line_holds_the_url_of_an_endpoint_that_denies_a_token(log: io.StringIO) -> None:
+    """The URL may contain a key, and its endpoint rejects the token of another credential."""
+    endpoint = TokenEndpoint()
+    endpoint.says({})
+    endpoint.status = 401
+    async with serve_on_loopback(endpoint.app()) as endpoint.url:
+        base = TypeAdapter[CredentialSettings](CredentialSettings).validate_python(
+            {"source": "static", "value": TOKEN}
+        )
+        registry = build_credentials({"base": base}, MemoryTokenStore())
+        authorization = LateText("", ("Bearer ", LateReference("credential", "base")))
+        source = HttpTokenSource(
+            recipe_of(url=f"{endpoint.url}?key={SECRET}", headers={"Authorization": authorization}),
+            LiveTokens(registry),
+        )
+        for _ in range(3):
+            with pytest.raises(TokenFetchError):
+                await source.fetch()
+        await source.close()
+        await registry.close()
+    (line,) = [line for line in log.getvalue().splitlines() if "token_denied" in line]
+    assert endpoint.url in line
+    assert SECRET not in log.getvalue()
+    assert all(SECRET in asked.target for asked in endpoint.asked)
 
 
 def test_a_fingerprint_contains_no_part_of_the_token() -> None:

@@ -79,5 +79,5 @@ class TokenInUse(Protocol):
 class OtherCredentials(Protocol):
     """The tokens of other credentials, for requests that contain them."""
 
-    def use(self, name: str, endpoint: str) -> TokenInUse:
-        """Begin to use a token for a request to a token endpoint."""
+    def use(self, name: str, url: str) -> TokenInUse:
+        """Begin to use a token for a request to the token endpoint at a URL."""

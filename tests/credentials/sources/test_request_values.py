@@ -39,9 +39,9 @@ class Others:
         self.said: list[str] = []
         self.other_helps = True
 
-    def use(self, name: str, endpoint: str) -> "Others":
+    def use(self, name: str, url: str) -> "Others":
         """Note it."""
-        self.uses.append((name, endpoint))
+        self.uses.append((name, url))
         return self
 
     async def token(self) -> Token | None:
