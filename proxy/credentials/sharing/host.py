@@ -7,6 +7,7 @@ that only these processes know, and contains the time of its request by the mono
 
 import asyncio
 import os
+import time
 from pathlib import Path
 from typing import Final
 
@@ -79,7 +80,7 @@ class HostSharing:
         Raises:
             OSError: The file of the lock cannot be used.
         """
-        path, holder, held_since = self._path.with_suffix(".lock"), None, 0.0
+        path, holder, held_since = self._path.with_suffix(".lock"), (0, 0, 0), 0.0
         while True:
             descriptor, file = _try_lock(path)
             found = self._read(known)
@@ -90,8 +91,8 @@ class HostSharing:
             if found is not None:
                 return found
             now = self._policy.clock()
-            if holder is None or not os.path.samestat(holder, file):
-                holder, held_since = file, now
+            if holder != (hold := (file.st_dev, file.st_ino, file.st_mtime_ns)):
+                holder, held_since = hold, now
             elif now - held_since >= self._hold:
                 self._log.warning("token_lock_replaced", held_s=round(now - held_since, 3))
                 return _replace_lock(path)
@@ -155,12 +156,18 @@ class TokenFolder:
 
 
 def _try_lock(path: Path) -> tuple[int | None, os.stat_result]:
-    """Try to take a lock; return its descriptor if that succeeded, and which file that was."""
+    """Try to take a lock; return its descriptor if that succeeded, and the state of its file.
+
+    Each holder sets the time of the file, so that those who wait see when the lock changes hands.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     is_ours = False
     try:
         file = os.fstat(descriptor)
         is_ours = _lock(descriptor) and _is_at(path, file)
+        if is_ours:
+            now = time.time_ns()
+            os.utime(descriptor, ns=(now, now))
         return (descriptor if is_ours else None), file
     finally:
         if not is_ours:

@@ -147,6 +147,30 @@ def test_a_stopped_worker_that_holds_the_lock_delays_the_others_once(
 
 
 @pytest.mark.parametrize("exclusive", [False, True])
+def test_a_lock_that_changes_hands_is_not_taken_for_one_that_is_stuck(
+    tmp_path: Path,
+    lines: list[EventDict],
+    exclusive: bool,  # noqa: FBT001
+) -> None:
+    """An issuer that fails late: one worker after the other takes the lock."""
+
+    async def main() -> None:
+        workers = [member(tmp_path, exclusive=exclusive) for _ in range(3)]
+        hold = workers[0]._hold
+        issuer = FakeIssuer(delay=hold - 1.2, error=DOWN)
+        flights = (worker.obtain(issuer.fetch, NOTHING) for worker in workers)
+        async with asyncio.TaskGroup() as group:
+            finding = group.create_task(_all(*flights))
+            await asyncio.sleep(hold / 2)
+            issuer.error, issuer.delay = None, 3.0
+        assert (issuer.fetches, issuer.most_at_once) == (2, 1)
+        assert sum(isinstance(found, Token) for found in finding.result()) == 2
+
+    virtually(main)
+    assert lines == []
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
 def test_a_worker_that_goes_on_after_it_lost_the_lock_adopts_the_later_token(
     tmp_path: Path,
     exclusive: bool,  # noqa: FBT001
@@ -185,6 +209,10 @@ def test_waiting_workers_adopt_a_token_at_once_although_the_lock_is_still_held(t
 async def _outcome(flight: Coroutine[Any, Any, Token]) -> None:
     with pytest.raises(TokenFetchError):
         await flight
+
+
+async def _all(*flights: Coroutine[Any, Any, Token]) -> list[Token | BaseException]:
+    return await asyncio.gather(*flights, return_exceptions=True)
 
 
 def record_in(folder: Path) -> Path:
