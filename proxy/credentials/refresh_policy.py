@@ -23,6 +23,8 @@ DELAY_REFUSED_SECONDS_MAX: Final = 60.0
 RETRY_AFTER_SECONDS_MAX: Final = 300.0
 """The longest delay that Retry-After may cause."""
 
+_HAS_BOOT_TIME: Final = hasattr(time, "CLOCK_BOOTTIME")
+
 IDLE_LIFETIMES: Final = 2
 """A credential that was not used for this many lifetimes is not refreshed any more."""
 IDLE_SECONDS: Final = 60.0
@@ -30,6 +32,14 @@ IDLE_SECONDS: Final = 60.0
 credential."""
 
 Uniform = Callable[[float, float], float]
+
+
+def elapsed() -> float:
+    """Return the seconds since some moment, including those during which the machine was suspended.
+
+    A token ages meanwhile, but `time.monotonic` stands still on Linux.
+    """
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if _HAS_BOOT_TIME else time.monotonic()
 
 
 class RefreshPolicy(msgspec.Struct, frozen=True):
@@ -46,7 +56,7 @@ class RefreshPolicy(msgspec.Struct, frozen=True):
     exclusive: bool = False
     """Whether a new token revokes the previous one, so that two processes must never fetch at once."""
     max_waiters: int = 20_000
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], float] = elapsed
     uniform: Uniform = random.uniform
 
 

@@ -189,6 +189,18 @@ async def test_a_process_that_slept_through_a_tokens_life_does_not_send_it(lifet
 
 
 @virtually
+async def test_a_token_that_ended_while_the_machine_was_suspended_is_not_sent() -> None:
+    """The clock of the event loop stands still meanwhile, and no timer fires."""
+    loop, suspended = asyncio.get_running_loop(), 0.0
+    issuer = FakeIssuer(lifetime=300.0)
+    machine = build_machine(issuer, clock=lambda: loop.time() + suspended)
+    assert (await machine.get()).generation == 1
+    suspended = 3600.0
+    assert (await machine.get()).generation == 2
+    assert machine.reading().learned_life_seconds == 0
+
+
+@virtually
 async def test_a_token_that_expires_immediately_serves_its_waiters() -> None:
     issuer = FakeIssuer(lifetime=0.1, delay=1.0)
     machine = build_machine(issuer)
