@@ -2,7 +2,6 @@
 
 import math
 import random
-import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -10,6 +9,7 @@ import msgspec
 
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.token import Token
+from proxy.elapsed import elapsed
 
 FIRST_DELAY_SECONDS: Final = 0.5
 DELAY_SECONDS_MAX: Final = 15.0
@@ -23,8 +23,6 @@ DELAY_REFUSED_SECONDS_MAX: Final = 60.0
 RETRY_AFTER_SECONDS_MAX: Final = 300.0
 """The longest delay that Retry-After may cause."""
 
-_HAS_BOOT_TIME: Final = hasattr(time, "CLOCK_BOOTTIME")
-
 IDLE_LIFETIMES: Final = 2
 """A credential that was not used for this many lifetimes is not refreshed any more."""
 IDLE_SECONDS: Final = 60.0
@@ -32,14 +30,6 @@ IDLE_SECONDS: Final = 60.0
 credential."""
 
 Uniform = Callable[[float, float], float]
-
-
-def elapsed() -> float:
-    """Return the seconds since some moment, including those during which the machine was suspended.
-
-    A token ages meanwhile, but `time.monotonic` stands still on Linux.
-    """
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if _HAS_BOOT_TIME else time.monotonic()
 
 
 class RefreshPolicy(msgspec.Struct, frozen=True):

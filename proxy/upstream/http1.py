@@ -25,7 +25,7 @@ INTERIM_RESPONSES_MAX: Final = 1000
 FRAMING_RATIO: Final = 16
 """Bytes of chunk sizes and extensions for each byte of the body, beyond `HEAD_BYTES_MAX`."""
 LENGTH_DIGITS_MAX: Final = 18
-"""Python refuses to read a number of thousands of digits."""
+"""Python raises an error for a number of thousands of digits."""
 
 _WITHOUT_LENGTH: Final = frozenset({"GET", "HEAD", "OPTIONS", "CONNECT"})
 _CODINGS: Final = frozenset({b"chunked", b"identity"})

@@ -16,21 +16,29 @@ LIMIT = 5
 
 
 class Clock:
-    """A clock that a test moves."""
+    """The clocks that a test moves."""
 
     def __init__(self) -> None:
         self.now = 1e9
+        """Seconds since the epoch."""
+        self.set_by = 0.0
+        """By how much the clock of the day has been set."""
 
     def time(self) -> float:
-        """Return seconds since the epoch."""
-        return self.now
+        """Return what the clock of the day says."""
+        return self.now + self.set_by
+
+    def elapsed(self) -> float:
+        """Return the seconds since the machine was started."""
+        return self.now - 9e8
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """A clock in place of the system's."""
+    """Clocks in place of the system's."""
     own = Clock()
     monkeypatch.setattr(time, "time", own.time)
+    monkeypatch.setattr("proxy.access.memory_counts.elapsed", own.elapsed)
     return own
 
 
@@ -44,17 +52,35 @@ async def test_it_counts_as_the_storage_of_the_library_does(clock: Clock, seed: 
         key = drawn.choice("ab")
         for storage in (ours, theirs):
             start, entries = await storage.get_moving_window(key, LIMIT, PERIOD)
-            window = (entries, start if entries else None)
+            window = (entries, start if entries else 0.0)
             entry = f"{key} amounts"
             before = await storage.get(entry), await storage.get_expiry(entry)
             is_accepted = await storage.acquire_entry(key, LIMIT, PERIOD, amount)
             total = await storage.incr(entry, PERIOD, amount)
-            found = (window, before, is_accepted, total, await storage.get_expiry(entry))
+            found = (*window, *before, is_accepted, total, await storage.get_expiry(entry))
             if storage is ours:
                 expected = found
         accepted += is_accepted
-        assert found == expected
+        assert found == pytest.approx(expected, rel=0, abs=1e-4)  # seconds since the epoch are rounded
     assert 0 < accepted < 300
+
+
+@pytest.mark.parametrize("set_by", [-3600.0, 3600.0])
+async def test_a_clock_that_is_set_changes_no_window(clock: Clock, set_by: float) -> None:
+    counts = MemoryCounts()
+    for _ in range(2 * LIMIT):  # at half the allowed rate
+        clock.now += 2 * PERIOD / LIMIT
+        assert await counts.acquire_entry("requests", LIMIT, PERIOD)
+    await counts.incr("amounts", PERIOD, 3)
+    clock.set_by = set_by
+    assert await counts.acquire_entry("requests", LIMIT, PERIOD)
+    start, entries = await counts.get_moving_window("requests", LIMIT, PERIOD)
+    assert (clock.time() - start <= PERIOD, entries) == (True, 4)
+    assert await counts.get("amounts") == 3
+    assert await counts.get_expiry("amounts") == clock.time() + PERIOD
+    clock.now += PERIOD
+    assert await counts.get("amounts") == 0
+    assert await counts.get_expiry("amounts") == clock.time()
 
 
 async def test_no_count_waits_for_the_threads_of_the_event_loop() -> None:
