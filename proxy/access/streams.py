@@ -22,14 +22,17 @@ from proxy.telemetry import get_logger
 RENEW_SECONDS: Final = 10.0
 LEASE_SECONDS: Final = 3 * RENEW_SECONDS
 """How long a stream is counted after its last renewal."""
+ENDED_MAX: Final = 1000
+"""How many streams of a caller are remembered that ended while Redis was unavailable; others expire there."""
 _NO_LIMIT: Final = -1
 _ADD: Final = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local limit, lease = tonumber(ARGV[1]), tonumber(ARGV[2])
+local limit, lease, ended = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+for i = 4, 3 + ended do redis.call('ZREM', KEYS[1], ARGV[i]) end
 if limit >= 0 and redis.call('ZCARD', KEYS[1]) >= limit then return 0 end
-for i = 3, #ARGV do redis.call('ZADD', KEYS[1], now + lease, ARGV[i]) end
+for i = 4 + ended, #ARGV do redis.call('ZADD', KEYS[1], now + lease, ARGV[i]) end
 redis.call('PEXPIRE', KEYS[1], lease)
 return 1
 """
@@ -53,6 +56,8 @@ class StreamCounts:
         """The ids of the streams of each caller."""
         self._limited: set[str] = set()
         """The callers whose streams are counted in Redis."""
+        self._ended: dict[str, list[str]] = {}
+        """The streams of each caller that have ended, and that Redis may still count."""
         self._redis_pause_until = -math.inf
         self.rejected: Counter[str] = Counter()
         """The number of rejected streams of each caller."""
@@ -107,6 +112,8 @@ class StreamCounts:
     async def renew_once(self) -> None:
         """Renew the open streams of all callers with a limit."""
         for name in [*self._limited]:
+            if self._ended.get(name):
+                await self._remove(name, [])
             if streams := [*self._open[name]]:
                 await self._add(name, streams)
                 if ended := [stream for stream in streams if stream not in self._open[name]]:
@@ -120,12 +127,28 @@ class StreamCounts:
         """Add streams in Redis, or renew them; return whether they are within the limit."""
         self._limited.add(name)
         at_most = _NO_LIMIT if limit is None else limit
-        arguments: list[str | int] = [at_most, self._lease_ms, *streams]
+        ended = [*self._ended.get(name, ())]
+        arguments: list[str | int] = [at_most, self._lease_ms, len(ended), *ended, *streams]
         is_within = await self._ask(lambda redis: redis.run_script(_ADD, [_key(name)], *arguments))
-        return is_within is None or bool(is_within)
+        if is_within is None:
+            return True
+        self._forget_ended(name, ended)
+        return bool(is_within)
 
     async def _remove(self, name: str, streams: list[str]) -> None:
-        await self._ask(lambda redis: redis.run("ZREM", _key(name), *streams))
+        """Remove streams from Redis; those that cannot be removed now are removed with the next step."""
+        if self._redis is None:
+            return
+        ended = self._ended[name] = [*self._ended.get(name, ()), *streams][-ENDED_MAX:]
+        if await self._ask(lambda redis: redis.run("ZREM", _key(name), *ended)) is not None:
+            self._forget_ended(name, ended)
+
+    def _forget_ended(self, name: str, ended: list[str]) -> None:
+        gone = set(ended)
+        if left := [stream for stream in self._ended.get(name, ()) if stream not in gone]:
+            self._ended[name] = left
+        else:
+            self._ended.pop(name, None)
 
     async def _ask(self, question: Callable[[RedisConnection], Awaitable[object]]) -> object:
         """Ask Redis; return None if it is unavailable."""

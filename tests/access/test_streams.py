@@ -1,12 +1,15 @@
 """The streams of a caller: counted in a process, or together in Redis, and never held by a dead process."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from proxy.access import Caller
-from proxy.access.streams import StreamCounts
+from proxy.access.streams import ENDED_MAX, StreamCounts
 from proxy.errors import RateLimited
 from proxy.redis_connection import RedisConnection
 from proxy.secret import Secret
@@ -108,3 +111,34 @@ async def test_each_process_counts_for_itself_while_redis_is_down(tmp_path: Path
         async with one.counted(TWO), one.counted(TWO):
             assert not await is_accepted(one)
             assert await is_accepted(other)
+
+
+@pytest.mark.parametrize("renews", [False, True])
+async def test_streams_that_ended_while_redis_was_away_are_removed_when_it_is_back(
+    tmp_path: Path, *, renews: bool
+) -> None:
+    async with redis_server(tmp_path) as server, two_processes(server) as (one, other):
+        async with one.counted(TWO), one.counted(TWO):
+            one._redis_pause_until = math.inf
+        one._redis_pause_until = -math.inf
+        assert not await is_accepted(other)  # Redis still counts them
+        if renews:
+            await one.renew_once()
+            assert await is_accepted(other)
+        assert await is_accepted(one)
+        assert await is_accepted(other)
+        assert one._ended == {}
+
+
+async def test_the_streams_that_ended_in_a_long_outage_are_bounded(tmp_path: Path) -> None:
+    async with redis_server(tmp_path) as server, two_processes(server) as (one, _):
+        one._redis_pause_until = math.inf
+        for _ in range(ENDED_MAX + 10):
+            assert await is_accepted(one)
+        assert len(one._ended["a"]) == ENDED_MAX
+
+
+async def test_without_redis_no_ended_stream_is_remembered() -> None:
+    counts = StreamCounts()
+    assert await is_accepted(counts)
+    assert counts._ended == {}
