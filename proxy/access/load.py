@@ -39,7 +39,7 @@ class Load:
         lag.listener = self._adapt
 
     def begin(self, caller: Caller, max_lag: float) -> None:
-        """Count a request; `answer` and `end` must follow unless it is rejected.
+        """Count a request; `begin_response` and `end` must follow unless it is rejected.
 
         Under overload, each caller gets an equal share of the requests that may wait for their response. A
         request above the share is rejected, but never the only request of its caller.

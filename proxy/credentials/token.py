@@ -125,7 +125,7 @@ def with_deadlines(
 ) -> Token:
     """Give a fetched token its deadlines.
 
-    `expires_at` leaves a margin of 5% of the lifetime, ten seconds at most. `refresh_at` is at 60 to 75% of
+    `expires_at` leaves the margin of `skew_of`. `refresh_at` is at 60 to 75% of
     the lifetime, or in the same spread around the issuer's hint; for a token that does not expire, at 80 to
     100% of the hint. If the token is not refreshed ahead, the two are equal.
 

@@ -10,7 +10,8 @@ from proxy.settings.sections import Settings
 
 NEEDS_RESTART: Final = ("chat", "shared", "gateway", "cors", "logs", "traces")
 """Sections that are read at start-up only."""
-_ACCESS_NEEDS_RESTART: Final = ("sharing", "trusted_proxies")
+_KEYS_NEED_RESTART: Final = {"access": ("sharing", "trusted_proxies"), "limits": ("max_connections",)}
+"""Keys of other sections that are read at start-up only."""
 
 
 def changes_that_need_restart(running: Settings, new: Settings) -> Iterator[str]:
@@ -18,9 +19,10 @@ def changes_that_need_restart(running: Settings, new: Settings) -> Iterator[str]
     for name in NEEDS_RESTART:
         if getattr(running, name) != getattr(new, name):
             yield name
-    for name in _ACCESS_NEEDS_RESTART:
-        if getattr(running.access, name) != getattr(new.access, name):
-            yield f"access.{name}"
+    for name, keys in _KEYS_NEED_RESTART.items():
+        for key in keys:
+            if getattr(getattr(running, name), key) != getattr(getattr(new, name), key):
+                yield f"{name}.{key}"
 
 
 def merge_settings(running: Settings, new: Settings) -> Settings:
@@ -29,9 +31,11 @@ def merge_settings(running: Settings, new: Settings) -> Settings:
     Raises:
         SettingsError: The combination is not valid.
     """
-    access = {name: getattr(running.access, name) for name in _ACCESS_NEEDS_RESTART}
     kept = {name: getattr(running, name) for name in NEEDS_RESTART}
-    merged = new.model_copy(update={**kept, "access": new.access.model_copy(update=access)})
+    for name, keys in _KEYS_NEED_RESTART.items():
+        section = getattr(running, name)
+        kept[name] = getattr(new, name).model_copy(update={key: getattr(section, key) for key in keys})
+    merged = new.model_copy(update=kept)
     problems = [f"{dotted(path)}: {words}" for path, words in reference_problems(merged)]
     if problems:
         raise SettingsError(*problems, "[chat], [shared] and [gateway] change with a restart only")

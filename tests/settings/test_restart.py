@@ -32,6 +32,16 @@ def test_sections_that_need_a_restart_stay_and_the_others_change(tmp_path: Path)
     assert merged.access == new.access
 
 
+def test_keys_that_need_a_restart_stay_and_the_rest_of_their_section_changes(tmp_path: Path) -> None:
+    running = settings(tmp_path)
+    new = settings(tmp_path, more="[limits]\nmax_connections = 7\nmax_event_bytes = 8\n")
+    merged = merge_settings(running, new)
+    assert [*changes_that_need_restart(running, new)] == ["limits.max_connections"]
+    assert [*changes_that_need_restart(running, merged)] == []
+    assert merged.limits.max_connections == running.limits.max_connections
+    assert merged.limits.max_event_bytes == 8
+
+
 def test_a_combination_that_is_not_valid_is_rejected(tmp_path: Path) -> None:
     running = settings(tmp_path)
     new = settings(
