@@ -95,6 +95,7 @@ NOTHING: Final = gzip.compress(b"")[:10] + b"\0\0\0\xff\xff" * (REPLY_BYTES_MAX 
         ("identity, gzip", gzip.compress(b"s3cret"), "has a Content-Encoding that"),
         ("xyzzy", b"s3cret", "has a Content-Encoding that"),
     ],
+    ids=["nothing in it", "no gzip", "no deflate", "three codings", "two codings", "unknown"],
 )
 async def test_a_body_in_an_odd_coding_is_not_expanded(
     endpoint: TokenEndpoint, coding: str, body: bytes, fault: str
