@@ -11,10 +11,8 @@ from proxy.chat.notices import Notice
 from proxy.chat.outbox import Outbox
 from proxy.chat.paragraphs import ParagraphSplitter
 from proxy.chat.render import BlockKind, render_block
-from proxy.chat.states import STATE, DialogueState
+from proxy.chat.states import MESSAGE, STATE, DialogueState
 
-MESSAGE: Final = "message_event"
-"""The event type that the article's page listens to."""
 THREAD_CHARS: Final = 200
 """Longer pieces are rendered in a thread: code and formulas take 7 µs per character, the thread 100 µs."""
 SLICE_CHARS: Final = 512

@@ -4,6 +4,8 @@ from typing import Final, Literal
 
 from proxy.chat.event import Event
 
+MESSAGE: Final = "message_event"
+"""The event type of a question and of each piece of its answer, which the article's page listens to."""
 STATE: Final = "state_event"
 """The event type of a change of state."""
 
@@ -14,11 +16,15 @@ _ENDS: Final = frozenset({"done", "stopped", "failed", "reset"})
 
 
 def is_unfinished(event: Event, *, before: bool) -> bool:
-    """Return whether a dialogue is unfinished after an event.
+    """Return whether a dialogue is unfinished after an event of this service.
+
+    A message counts, too: the process may die after the question and before the first state.
 
     Args:
         before: Whether a dialogue was unfinished before it.
     """
+    if event.type == MESSAGE:
+        return True
     if event.type != STATE or not isinstance(event.data, dict):
         return before
     state = event.data.get("state")

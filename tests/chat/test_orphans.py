@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from structlog.testing import capture_logs
 
 from proxy.chat.event import Event
@@ -17,6 +18,7 @@ from tests.pace import PATIENCE
 from tests.redis_server import RedisServer
 
 ENDING = (Event("error"), Event({"state": "failed"}, "state_event"))
+QUESTION = Event({"message": "<div>?</div>"}, "message_event")
 ANSWERING = Event({"state": "answering"}, "state_event")
 
 
@@ -108,15 +110,28 @@ async def test_leases_of_another_form_are_logged_once_and_do_not_end_the_watch(
     assert [line["event"] for line in lines][:2] == ["chat_leases_unreadable", "chat_entry_unreadable"]
 
 
-async def test_a_dialogue_whose_lease_redis_has_lost_gets_one_and_is_ended(store: RedisServer) -> None:
+@pytest.mark.parametrize("last", [QUESTION, ANSWERING], ids=["question", "state"])
+async def test_a_dialogue_whose_lease_redis_has_lost_gets_one_and_is_ended(
+    store: RedisServer, last: Event
+) -> None:
     async with open_redis(shared(store.url)) as (redis, feed), asyncio.TaskGroup() as group:
         leases = RedisLeases(redis, seconds=0.1)
         broker = RedisBroker(redis, feed, leases)
         holder = await RedisChannels(redis, feed, leases).begin("c")
         async with broker.subscribe("c", "0-0") as reader:
-            await broker.publish("c", ANSWERING, holder=holder)
-            assert await take_data(reader, 1) == [ANSWERING.data]
+            await broker.publish("c", last, holder=holder)
+            assert await take_data(reader, 1) == [last.data]
             await store.empty()
             watching = group.create_task(watch(redis, broker))
             assert await take_data(reader, 2) == ["error", {"state": "failed"}]
             watching.cancel()
+
+
+async def test_a_message_of_flask_sse_begins_no_dialogue(store: RedisServer) -> None:
+    async with open_redis(shared(store.url)) as (redis, feed):
+        broker = RedisBroker(redis, feed, RedisLeases(redis, seconds=0.1))
+        async with broker.subscribe("c", None) as reader:
+            await redis.run("PUBLISH", "c", QUESTION.envelope())
+            assert await take_data(reader, 1) == [QUESTION.data]
+            await broker.reopen_unfinished()
+            assert not await redis.run("EXISTS", lease_key("c"))
