@@ -87,10 +87,10 @@ async def greet() -> Response:
 @public
 async def dialogue() -> Response:
     """Ask a question; the answer is published on the channel."""
-    channel = await writable_channel(counted=True)
+    channel, ownership = await writable_channel(counted=True)
     body, request_id = await read_body(), current_request().exchange.record.request_id
     model, branch = offered_model(body.model), await requested_branch(body)
-    await claim_channel(channel)
+    await claim_channel(channel, ownership)
     return reply(
         await chat().dialogues.ask(
             channel, body.prompt or "", request_id, visitor_address(), visitor_session(),
@@ -103,9 +103,9 @@ async def dialogue() -> Response:
 @public
 async def regenerate() -> Response:
     """Answer the last question again."""
-    channel = await writable_channel(counted=True)
+    channel, ownership = await writable_channel(counted=True)
     model = offered_model((await read_body()).model) if current_request().is_json else None
-    await claim_channel(channel)
+    await claim_channel(channel, ownership)
     request_id = current_request().exchange.record.request_id
     return reply(await chat().dialogues.regenerate(channel, request_id, visitor_address(), model=model))
 
@@ -114,15 +114,17 @@ async def regenerate() -> Response:
 @public
 async def stop() -> Response:
     """Stop the answer that is being written."""
-    await chat().dialogues.stop(await writable_channel())
+    channel, _ = await writable_channel()
+    await chat().dialogues.stop(channel)
     return reply()
 
 
 @blueprint.post("/reset")
 @public
 async def reset() -> Response:
-    """Delete the conversation."""
-    return reply(await chat().dialogues.reset(await writable_channel(counted=True), visitor_session()))
+    """Delete the conversation. A channel that nobody owns has none; what is stored there is another's."""
+    channel, ownership = await writable_channel(counted=True)
+    return reply(await chat().dialogues.reset(channel, visitor_session()) if ownership == "own" else None)
 
 
 @blueprint.get("/conversations")
@@ -130,8 +132,9 @@ async def reset() -> Response:
 async def conversations() -> Response:
     """Return the visitor's conversations, or those that contain the words of `?search=`, the latest first."""
     own, words = visitor_session(), current_request().args.get("search", "").strip()
-    await chat().visits.count(own, visitor_address())
-    found = await (chat().search.find(own, words) if words else chat().conversations.read(own))
+    address = visitor_address()
+    await chat().visits.count(own, address)
+    found = await (chat().search.find(own, words, address) if words else chat().conversations.read(own))
     return reply(conversations=[msgspec.structs.asdict(listed) for listed in found])
 
 
@@ -139,7 +142,7 @@ async def conversations() -> Response:
 @public
 async def rename() -> Response:
     """Change the title of a conversation."""
-    channel = await writable_channel(counted=True)
+    channel, _ = await writable_channel(counted=True)
     title = clean_prompt((await read_body()).title or "")
     if not title or not await chat().conversations.rename(visitor_session(), channel, title):
         raise ChatRequestRejected(HTTPStatus.NOT_FOUND, "no such conversation, or no title")

@@ -125,8 +125,8 @@ async def readable_channel() -> tuple[str, Ownership]:
     return channel, ownership
 
 
-async def writable_channel(*, counted: bool = False) -> str:
-    """Return the channel that the visitor wants to use, if the visitor or nobody owns it.
+async def writable_channel(*, counted: bool = False) -> tuple[str, Ownership]:
+    """Return the channel that the visitor wants to use, and its ownership: the visitor or nobody owns it.
 
     Args:
         counted: Whether the request counts towards the rate.
@@ -141,20 +141,28 @@ async def writable_channel(*, counted: bool = False) -> str:
         await chat.rate.count(session, visitor_address())
     if channel in chat.settings.public_channels:
         raise ChatRequestRejected(HTTPStatus.FORBIDDEN, "a public channel takes no questions")
-    if await _with_retries(lambda: chat.channels.ownership(channel, session)) == "taken":
+    ownership = await _with_retries(lambda: chat.channels.ownership(channel, session))
+    if ownership == "taken":
         raise ChatRequestRejected(HTTPStatus.FORBIDDEN, "not your channel")
-    return channel
+    return channel, ownership
 
 
-async def claim_channel(channel: str) -> None:
+async def claim_channel(channel: str, ownership: Ownership) -> None:
     """Make the visitor the owner of a channel, once the request is known to be valid.
 
+    Args:
+        ownership: Its ownership so far. What is stored in a channel that nobody owns belongs to another
+            program on the same Redis, or to a session that Redis has forgotten.
+
     Raises:
-        ChatRequestRejected: 403: it belongs to another session.
+        ChatRequestRejected: 403: it belongs to another session or program.
         StoreUnavailable: Redis did not answer.
     """
     channels, session = chat_service().channels, visitor_session()
-    if not await _with_retries(lambda: channels.claim(channel, session)):
+    broker = chat_service().broker
+    if ownership == "free" and channel != session and await _with_retries(lambda: broker.has_events(channel)):
+        raise ChatRequestRejected(HTTPStatus.FORBIDDEN, "not your channel")
+    if not await _with_retries(lambda: channels.claim(channel, session, visitor_address())):
         raise ChatRequestRejected(HTTPStatus.FORBIDDEN, "not your channel")
 
 

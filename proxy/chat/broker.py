@@ -6,6 +6,8 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Generic, Literal, Protocol, TypeVar
 
+import msgspec
+
 from proxy.chat.event import Event, Position
 
 KEPT_TURNS: Final = 500
@@ -96,11 +98,11 @@ class Broker(Protocol):
         """Delete the stored events of a channel."""
         ...
 
-    async def copy(self, source: str, target: str, before: Position) -> int | None:
+    async def copy(self, source: str, target: str, before: Position) -> "Copied | None":
         """Copy the stored events before a position to a channel that has none, under the same ids.
 
         Returns:
-            How many turns of the source begin at this position or later; None if the target is not new.
+            What was copied; None if the target is not new.
         """
         ...
 
@@ -118,6 +120,15 @@ class Broker(Protocol):
     async def close(self) -> None:
         """End every subscription with `BrokerClosed`, and close connections."""
         ...
+
+
+class Copied(msgspec.Struct, frozen=True):
+    """What was copied from a channel to another one."""
+
+    later: int
+    """How many turns of the source begin after the copied events."""
+    bytes: int
+    """The size of the copied events."""
 
 
 class Mailbox(Generic[Item]):

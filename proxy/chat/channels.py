@@ -20,12 +20,12 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 from proxy.errors import RateLimited
 
 OWNED_SECONDS: Final = 86400.0
-"""How long an unused channel keeps its owner; much longer than its events are kept."""
+"""How long an unused channel keeps its owner, at least; always longer than its events are kept."""
 RENEW_SECONDS: Final = 1.3
 """Time between renewals of a lease; two of them may fail before it lapses."""
 CHANNELS_MAX: Final = 100_000
@@ -61,8 +61,11 @@ class Channels(Protocol):
         """
         ...
 
-    async def claim(self, channel: str, session: str) -> bool:
+    async def claim(self, channel: str, session: str, address: str = "") -> bool:
         """Make a session the owner of a channel, unless another session owns it.
+
+        Args:
+            address: The address of the visitor.
 
         Raises:
             RateLimited: Too many channels have owners.
@@ -105,6 +108,14 @@ class Channels(Protocol):
         ...
 
 
+class _Owner(NamedTuple):
+    """Who owns a channel, and until when."""
+
+    session: str
+    address: str
+    until: float
+
+
 class MemoryChannels:
     """Owners and dialogues in the memory of one process.
 
@@ -127,7 +138,7 @@ class MemoryChannels:
         self._kept = min(kept, owned)
         self._limit = limit
         self._clock = clock
-        self._owners: OrderedDict[str, tuple[str, float]] = OrderedDict()  # ordered by last use
+        self._owners: OrderedDict[str, _Owner] = OrderedDict()  # ordered by last use
         self._stops: dict[str, asyncio.Event] = {}
 
     async def ownership(self, channel: str, session: str) -> Ownership:
@@ -138,36 +149,42 @@ class MemoryChannels:
         owner = self._owners.get(channel)
         if owner is None:
             return "free"
-        if owner[0] != session:
+        if owner.session != session:
             return "taken"
-        self._own(channel, session)
+        self._own(channel, session, owner.address)
         return "own"
 
-    async def claim(self, channel: str, session: str) -> bool:
+    async def claim(self, channel: str, session: str, address: str = "") -> bool:
         """Make a session the owner of a channel, unless another session owns it."""
         ownership = await self.ownership(channel, session)
         if ownership == "free":
             self._make_room()
-            self._own(channel, session)
+            self._own(channel, session, address)
         return ownership != "taken"
 
     async def owned(self, channel: str) -> bool:
         """Return whether a channel has an owner."""
-        return self._owners.get(channel, ("", 0.0))[1] > self._clock()
+        owner = self._owners.get(channel)
+        return owner is not None and owner.until > self._clock()
 
-    def _own(self, channel: str, session: str) -> None:
-        self._owners[channel] = (session, self._clock() + self._owned)
+    def visitor_of(self, channel: str) -> str:
+        """Return the address of the visitor who owns a channel; empty if nobody does."""
+        owner = self._owners.get(channel)
+        return "" if owner is None else owner.address
+
+    def _own(self, channel: str, session: str, address: str) -> None:
+        self._owners[channel] = _Owner(session, address, self._clock() + self._owned)
         self._owners.move_to_end(channel)
 
     def _expire(self) -> None:
         now = self._clock()
-        while self._owners and next(iter(self._owners.values()))[1] <= now:
+        while self._owners and next(iter(self._owners.values())).until <= now:
             self._owners.popitem(last=False)
 
     def _make_room(self) -> None:
         if len(self._owners) < self._limit:
             return
-        _, until = next(iter(self._owners.values()))
+        until = next(iter(self._owners.values())).until
         if until - self._owned + self._kept > self._clock():
             # The channel's next owner could read events that are still stored.
             raise RateLimited(reason="too many channels have owners")

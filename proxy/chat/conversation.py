@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from proxy.chat.shares import Shares, nobody
 from proxy.credentials.sharing.record import Seal, SealBroken
 from proxy.redis_connection import NAMESPACE, RedisConnection, expect_list
 from proxy.telemetry import get_logger
@@ -19,9 +20,10 @@ from proxy.telemetry import get_logger
 TURNS_SECONDS: Final = 3600.0
 """Time after its last turn until a conversation is deleted."""
 CONVERSATIONS_MAX: Final = 10_000
-"""Maximum number of conversations in memory. The one with the oldest last turn is deleted first."""
+"""Maximum number of conversations in memory. The visitor whose conversations are longest makes room with the
+one that has the oldest last turn."""
 TOTAL_CHARS: Final = 64_000_000
-"""Maximum length of all conversations in memory. The one with the oldest last turn is deleted first."""
+"""Maximum length of all conversations in memory; see `CONVERSATIONS_MAX`."""
 
 UNREADABLE: Final = "encrypted with an unknown key, or written by another program"
 """Why an entry cannot be read, for the log."""
@@ -72,6 +74,7 @@ class MemoryConversation:
         expire: Seconds after its last turn until a conversation is deleted.
         limit: Conversations to keep.
         total: Characters of all conversations to keep.
+        visitor_of: Returns the visitor to whom a channel counts.
         clock: Monotonic seconds.
     """
 
@@ -82,6 +85,7 @@ class MemoryConversation:
         expire: float = TURNS_SECONDS,
         limit: int = CONVERSATIONS_MAX,
         total: int = TOTAL_CHARS,
+        visitor_of: Callable[[str], str] = nobody,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._kept = kept
@@ -89,6 +93,9 @@ class MemoryConversation:
         self._limit = limit
         self._total = total
         self._chars = 0
+        self._visitor_of = visitor_of
+        self._shares = Shares()
+        self._conversation_share = total // limit
         self._clock = clock
         self._turns: OrderedDict[str, tuple[tuple[Turn, ...], float]] = OrderedDict()
 
@@ -116,12 +123,21 @@ class MemoryConversation:
         kept = tuple(turns[-self._kept :])
         self._turns[channel] = (kept, self._clock() + self._expire)
         self._chars += _count_chars(kept)
-        while (len(self._turns) > self._limit or self._chars > self._total) and len(self._turns) > 1:
-            self._drop(next(iter(self._turns)))
+        self._shares.add(channel, self._weight(kept), self._visitor_of(channel))
+        while len(self._turns) > self._limit or self._chars > self._total:
+            oldest = self._shares.choose(self._turns, channel)
+            if oldest is None:
+                return
+            self._drop(oldest)
 
     def _drop(self, channel: str) -> None:
-        turns, _ = self._turns.pop(channel, ((), 0.0))
-        self._chars -= _count_chars(turns)
+        found = self._turns.pop(channel, None)
+        if found is not None:
+            self._chars -= _count_chars(found[0])
+            self._shares.remove(channel, self._weight(found[0]))
+
+    def _weight(self, turns: Sequence[Turn]) -> int:
+        return _count_chars(turns) + self._conversation_share
 
     def _expire_old(self) -> None:
         now = self._clock()

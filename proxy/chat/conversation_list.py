@@ -15,6 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from proxy.chat.conversation import CONVERSATIONS_MAX, UNREADABLE
+from proxy.chat.shares import Shares, nobody
 from proxy.credentials.sharing.record import Seal, SealBroken
 from proxy.redis_connection import NAMESPACE, RedisConnection, expect_list
 from proxy.telemetry import get_logger
@@ -103,7 +104,8 @@ class MemoryConversationList:
 
     Args:
         expire: Seconds after its last question until a conversation is no longer listed.
-        limit: Sessions to keep lists of.
+        limit: Sessions to keep lists of. Beyond it, the visitor with most sessions makes room.
+        visitor_of: Returns the visitor to whom a channel counts.
         clock: Seconds since the epoch.
     """
 
@@ -112,10 +114,13 @@ class MemoryConversationList:
         *,
         expire: float,
         limit: int = CONVERSATIONS_MAX,
+        visitor_of: Callable[[str], str] = nobody,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._expire = expire
         self._limit = limit
+        self._visitor_of = visitor_of
+        self._shares = Shares()
         self._clock = clock
         # Both levels are ordered by the last question.
         self._lists: OrderedDict[str, OrderedDict[str, Listed]] = OrderedDict()
@@ -128,6 +133,8 @@ class MemoryConversationList:
     async def note(self, session: str, channel: str, question: str) -> None:
         """Note that a question was asked."""
         self._drop_old(session)
+        if session not in self._lists:
+            self._shares.add(session, 1, self._visitor_of(channel))
         listed = self._lists.setdefault(session, OrderedDict())
         known = listed.pop(channel, None)
         title = shorten(question) if known is None else known.title
@@ -135,8 +142,9 @@ class MemoryConversationList:
         self._lists.move_to_end(session)
         if len(listed) > LISTED_MAX:
             listed.popitem(last=False)
-        if len(self._lists) > self._limit:
-            self._lists.popitem(last=False)
+        oldest = self._shares.choose(self._lists, session) if len(self._lists) > self._limit else None
+        if oldest is not None:
+            self._drop(oldest)
 
     async def rename(self, session: str, channel: str, title: str) -> bool:
         """Change the title of a conversation; False if it is not listed."""
@@ -157,7 +165,11 @@ class MemoryConversationList:
         while listed and next(iter(listed.values())).at <= since:
             listed.popitem(last=False)
         while self._lists and next(reversed(next(iter(self._lists.values())).values()), _NEVER).at <= since:
-            self._lists.popitem(last=False)
+            self._drop(next(iter(self._lists)))
+
+    def _drop(self, session: str) -> None:
+        del self._lists[session]
+        self._shares.remove(session, 1)
 
 
 _NEVER: Final = Listed("", "", 0)

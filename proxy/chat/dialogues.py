@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import re
-import unicodedata
 from collections.abc import AsyncIterator, Iterator, Sequence
 from types import TracebackType
 from typing import Final, Self
@@ -22,20 +21,22 @@ from proxy.chat.render import render_block
 from proxy.chat.states import DialogueState
 from proxy.chat.stores import Stores
 from proxy.chat.upstream import ChatUpstream, Message
-from proxy.chat.visitor_limits import ConcurrencyLimit
+from proxy.chat.visitor_limits import ConcurrencyLimit, VisitorBudget
 from proxy.drain import Drain
 from proxy.errors import RateLimited
 from proxy.redis_connection import StoreUnavailable
 from proxy.settings import Chat
 from proxy.task_groups import task_group
 from proxy.telemetry import get_logger
+from proxy.wire.normal_forms import normalize
 
 TURN_SECONDS: Final = 1.0
 """How long a question waits for the previous dialogue to release its lease after its end was published."""
 RESET_SECONDS: Final = 5.0
 """How long a reset waits for the dialogue that it stops."""
-ANSWER_CHARS_MAX: Final = 32_000
-"""How much of an answer is stored, and sent to the model with later questions."""
+COPIED_BYTES_MAX: Final = 64 << 20
+"""Bytes of conversations that edited questions of an address may copy while events are kept: a small request
+copies up to `keep_bytes`."""
 _POLL_SECONDS: Final = 0.02
 _WARM_UP: Final = "```python\nx = 1\n```\n\n$x$\n"
 """Rendered at the start, because the first code block takes 65 ms to load the libraries."""
@@ -59,12 +60,20 @@ class Dialogues:
         stores: The state of the channels.
         upstream: Sends questions to the model.
         drain: Whether the service is shutting down.
+        copies: Limits the bytes that edited questions copy.
         shared: Whether other processes serve the same channels. If so, a dialogue that is running when the
             service drains may finish; otherwise nobody could see its end.
     """
 
     def __init__(
-        self, chat: Chat, stores: Stores, upstream: ChatUpstream, drain: Drain, *, shared: bool
+        self,
+        chat: Chat,
+        stores: Stores,
+        upstream: ChatUpstream,
+        drain: Drain,
+        *,
+        copies: VisitorBudget,
+        shared: bool,
     ) -> None:
         self._chat = chat
         self._broker = stores.broker
@@ -73,6 +82,7 @@ class Dialogues:
         self._conversations = stores.conversations
         self._upstream = upstream
         self._drain = drain
+        self._copies = copies
         self._shared = shared
         self._limit = ConcurrencyLimit(chat.max_dialogues, "dialogues of an address")
         self._running: set[Dialogue] = set()
@@ -256,11 +266,13 @@ class Dialogues:
 
     async def _copy(self, question: "_Question", branch: "Branch") -> bool:
         """Copy the beginning of another conversation; False if the channel is not new."""
-        later = await self._broker.copy(branch.source, question.channel, branch.before)
-        if later is None:
+        await self._copies.check(question.address)
+        copied = await self._broker.copy(branch.source, question.channel, branch.before)
+        if copied is None:
             return False
+        await self._copies.add(question.address, copied.bytes)
         turns = await self._conversation.turns(branch.source)
-        for turn in turns[: len(turns) - later]:
+        for turn in turns[: max(len(turns) - copied.later, 0)]:
             await self._conversation.append(question.channel, turn)
         listed = await self._conversations.read(question.session)
         title = next((entry.title for entry in listed if entry.channel == branch.source), None)
@@ -286,7 +298,7 @@ class Dialogues:
             await publisher.publish_state("waiting")
             state = await self._run_dialogue(dialogue)
             await outbox.sent()
-            await self._store_answer(question.channel, Turn(prompt, publisher.answer[:ANSWER_CHARS_MAX]))
+            await self._store_answer(question.channel, Turn(prompt, publisher.answer))
             await publisher.publish_state(
                 state, mark="end", seconds=round(loop.time() - start, 1), model=model
             )
@@ -383,4 +395,4 @@ def clean_prompt(text: str) -> str:
     https://www.unicode.org/reports/tr36/#Bidirectional_Text_Spoofing. HTML is escaped in rendering.
     """
     text = _INVISIBLE.sub("", _LINE_END.sub("\n", text))
-    return unicodedata.normalize("NFC", text).strip()
+    return normalize("NFC", text).strip()

@@ -18,15 +18,18 @@ from proxy.chat.broker import (
     QUEUE_EVENTS,
     RETRY_SECONDS,
     BrokerClosed,
+    Copied,
     Mailbox,
     Mark,
 )
 from proxy.chat.event import Event, Position, format_id, parse_id
+from proxy.chat.shares import Shares, nobody
 
 TOTAL_EVENTS: Final = 200_000
-"""Maximum number of events in all channels. The channel with the oldest last event is deleted first."""
+"""Maximum number of events in all channels. An event counts as much as its share of the bytes, besides its
+own: the visitor who uses most makes room with the channel that has the oldest last event."""
 TOTAL_BYTES: Final = 256 << 20
-"""Maximum size of all channels. The channel with the oldest last event is deleted first."""
+"""Maximum size of all channels; see `TOTAL_EVENTS`."""
 
 
 class _Backlog(msgspec.Struct):
@@ -63,6 +66,7 @@ class MemoryBroker:
         queue: Live events that may wait for one reader.
         total: Events of all channels to keep.
         total_bytes: Bytes of all channels to keep.
+        visitor_of: Returns the visitor to whom a channel counts.
         clock: Seconds since the epoch.
     """
 
@@ -75,6 +79,7 @@ class MemoryBroker:
         queue: int = QUEUE_EVENTS,
         total: int = TOTAL_EVENTS,
         total_bytes: int = TOTAL_BYTES,
+        visitor_of: Callable[[str], str] = nobody,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._kept = kept
@@ -83,7 +88,10 @@ class MemoryBroker:
         self._queue = queue
         self._total = total
         self._total_bytes = total_bytes
+        self._event_share = total_bytes // total
         self._bytes = 0
+        self._visitor_of = visitor_of
+        self._shares = Shares()
         self._clock = clock
         self._last: Position = (0, 0)
         self._count = 0
@@ -141,7 +149,7 @@ class MemoryBroker:
         """Delete the stored events of a channel."""
         self._drop(channel)
 
-    async def copy(self, source: str, target: str, before: Position) -> int | None:
+    async def copy(self, source: str, target: str, before: Position) -> Copied | None:
         """Copy the stored events before a position to a channel that has none."""
         self._expire_old()
         if target in self._backlogs:
@@ -149,11 +157,12 @@ class MemoryBroker:
         backlog = self._backlogs.get(source, _Backlog(deque(), deque()))
         events = deque(entry for entry in backlog.events if entry[0] < before)
         turns = deque(position for position in backlog.turns if position < before)
+        size = sum(size for _, _, size in events)
         if events:
-            copied = self._backlogs[target] = _Backlog(events, turns, until=self._clock() + self._expire)
-            self._account(copied, len(events), sum(size for _, _, size in events))
-            self._make_room()
-        return len(backlog.turns) - len(turns)
+            self._backlogs[target] = _Backlog(events, turns, until=self._clock() + self._expire)
+            self._account(target, len(events), size)
+            self._make_room(target)
+        return Copied(len(backlog.turns) - len(turns), size)
 
     async def stored(self, channel: str) -> AsyncGenerator[Sequence[Event], None]:
         """Iterate over the stored events of a channel, in pages."""
@@ -191,31 +200,35 @@ class MemoryBroker:
             backlog = self._backlogs[channel] = _Backlog(deque(), deque())
         size = len(event.encode())
         backlog.events.append((position, event, size))
-        self._account(backlog, 1, size)
+        self._account(channel, 1, size)
         if begins:
             backlog.turns.append(position)
-        self._trim(backlog)
+        self._trim(channel, backlog)
         backlog.until = self._clock() + self._expire
         self._backlogs.move_to_end(channel)
-        self._make_room()
+        self._make_room(channel)
 
-    def _make_room(self) -> None:
-        while (self._count > self._total or self._bytes > self._total_bytes) and len(self._backlogs) > 1:
-            self._drop(next(iter(self._backlogs)))
+    def _make_room(self, spared: str) -> None:
+        while self._count > self._total or self._bytes > self._total_bytes:
+            oldest = self._shares.choose(self._backlogs, spared)
+            if oldest is None:
+                return
+            self._drop(oldest)
 
-    def _trim(self, backlog: _Backlog) -> None:
+    def _trim(self, channel: str, backlog: _Backlog) -> None:
         """Delete the oldest turns; a turn that is too large by itself loses its oldest events."""
         while len(backlog.turns) > 1 and (len(backlog.turns) > self._kept or backlog.bytes > self._size):
             backlog.turns.popleft()
             while backlog.events[0][0] < backlog.turns[0]:
-                self._account(backlog, -1, -backlog.events.popleft()[2])
+                self._account(channel, -1, -backlog.events.popleft()[2])
         while backlog.bytes > self._size and len(backlog.events) > 1:
-            self._account(backlog, -1, -backlog.events.popleft()[2])
+            self._account(channel, -1, -backlog.events.popleft()[2])
 
-    def _account(self, backlog: _Backlog, events: int, size: int) -> None:
-        backlog.bytes += size
+    def _account(self, channel: str, events: int, size: int) -> None:
+        self._backlogs[channel].bytes += size
         self._count += events
         self._bytes += size
+        self._shares.add(channel, size + events * self._event_share, self._visitor_of(channel))
 
     def _expire_old(self) -> None:
         now = self._clock()
@@ -228,7 +241,9 @@ class MemoryBroker:
     def _drop(self, channel: str) -> None:
         backlog = self._backlogs.pop(channel, None)
         if backlog is not None:
-            self._account(backlog, -len(backlog.events), -backlog.bytes)
+            self._count -= len(backlog.events)
+            self._bytes -= backlog.bytes
+            self._shares.remove(channel, backlog.bytes + len(backlog.events) * self._event_share)
 
     def _after(self, channel: str, position: Position | None) -> deque[Event] | None:
         self._expire_old()

@@ -23,10 +23,16 @@ HELD_CHARS_MAX: Final = 400
 """How far back an unclosed inline construct prevents the end of a sentence."""
 PREFIX_CHARS_MAX: Final = 512
 """The length of a line's beginning that decides which block it belongs to."""
+TABLE_CELLS_MAX: Final = PIECE_CHARS_MAX // 2
+"""Cells of a piece of a table, with those that its rows lack: rendering adds them, at 20 µs each. A table
+whose rows are complete never has more."""
 _EXCERPT_CHARS: Final = 1_024
+_SMALL_TABLE: Final = "|x|\n|-|\n"
+"""Represents any table: which line continues it does not depend on its columns."""
 
 # A line prefix that does not yet determine the type of its block.
 _UNDECIDED: Final = re.compile(r"[^\S\n]*(?:#{1,6}|`{1,2}|~{1,2}|[-+*]|\d{1,9}[.)]?|\$|\\)?")
+_ITEM_MARKER: Final = re.compile(r"([^\S\n]*(?:[-+*]|\d{1,9}[.)]))([^\S\n]{1,4}(?=\S))?")
 _TABLE_ROW: Final = re.compile(r"[^\S\n]*\|")
 _FORMULA: Final = re.compile(r"\s*(\$\$|\\\[)")
 _FORMULA_ENDS: Final = {"$$": "$$", "\\[": "\\]"}
@@ -100,6 +106,7 @@ class ParagraphSplitter:
         self._excerpt = ""  # represents the block when the next line is assigned
         self._formula_start = 0
         self._formula_end = ""
+        self._columns = self._cells = 0  # of a table, at most, with cells that rows lack
         self._begin_line(0)
 
     def _begin_line(self, start: int) -> None:
@@ -122,6 +129,7 @@ class ParagraphSplitter:
             self._block, self._excerpt, self._formula_end = "paragraph", "", ""
         self._return(end)
         self._line, self._at, self._mark, self._held_until = 0, 0, None, 0
+        self._columns = self._cells = 0  # what follows has no head
 
     def _return(self, end: int) -> None:
         piece, self._text = self._text[:end], self._text[end:]
@@ -188,7 +196,9 @@ class ParagraphSplitter:
         if self._awaits_table():
             excerpt = self._excerpt + _shorten(line)
             if find_blocks(excerpt)[0].type == "table":
-                self._block, self._excerpt = "table", excerpt
+                self._block, self._excerpt = "table", _SMALL_TABLE
+                self._columns = self._text[: self._line].strip().strip("|").count("|") + 1
+                self._cells = self._columns
             return self._block == "table"
         # Models forget the blank line after a table: only a line with a pipe is a row.
         may_continue = self._block in {"list_item", "blockquote"} or (self._block == "table" and "|" in line)
@@ -222,7 +232,8 @@ class ParagraphSplitter:
         block = self._block
         self._begin_line(end)
         self._decided = block in {"fence", "formula"}
-        if end >= PIECE_CHARS_SOFT:
+        self._cells += self._columns
+        if end >= PIECE_CHARS_SOFT or self._cells > TABLE_CELLS_MAX:
             self._split_block(end)
 
     def _end_first_line(self, line: str, end: int) -> None:
@@ -233,7 +244,10 @@ class ParagraphSplitter:
         if self._block == "list_item":
             # Content, and then a blank line: otherwise the next line could continue a paragraph in the item
             # without being indented, which models do not mean.
-            self._excerpt = f"{self._excerpt.rstrip()} x\n\n"
+            # Lists inside it do not decide that, and each of them would cost time with every line.
+            marker = _ITEM_MARKER.match(line)
+            if marker is not None:
+                self._excerpt = f"{marker[1]}{marker[2] or ' '}x\n\n"
         elif self._block == "blockquote":
             self._excerpt = ">\n"  # for the same reason
         elif self._block == "paragraph":

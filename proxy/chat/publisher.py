@@ -16,7 +16,9 @@ from proxy.chat.states import MESSAGE, STATE, DialogueState
 THREAD_CHARS: Final = 200
 """Longer pieces are rendered in a thread: code and formulas take 7 µs per character, the thread 100 µs."""
 SLICE_CHARS: Final = 512
-"""How much text is split at a time: 35 ms at worst, for unclosed brackets, and much less for prose."""
+"""How much text is split at a time: 25 ms at worst, for lines of two characters, and much less for prose."""
+ANSWER_CHARS_MAX: Final = 32_000
+"""How much of an answer is kept for later questions."""
 
 _KINDS: Final[dict[str, tuple[BlockKind, DialogueState]]] = {
     "reasoning": ("describe", "thinking"),
@@ -60,10 +62,12 @@ class Publisher:
         self._splitter = ParagraphSplitter()
         self._kind: str | None = None
         self._answer: list[str] = []
+        self._room = ANSWER_CHARS_MAX
+        self._slice = 0
 
     @property
     def answer(self) -> str:
-        """The model's answer so far, without its reasoning."""
+        """The beginning of the model's answer, without its reasoning."""
         return "".join(self._answer)
 
     @property
@@ -77,12 +81,17 @@ class Publisher:
             await self.flush()
             self._kind = delta.kind
             await self.publish_state(_KINDS[delta.kind][1])
-        if delta.kind == "answer":
-            self._answer.append(delta.text)
+        if delta.kind == "answer" and self._room:
+            kept = delta.text[: self._room]
+            self._answer.append(kept)
+            self._room -= len(kept)
         for start in range(0, len(delta.text), SLICE_CHARS):
-            if start:
+            text = delta.text[start : start + SLICE_CHARS]
+            self._slice += len(text)
+            if self._slice > SLICE_CHARS:
+                self._slice = len(text)
                 await asyncio.sleep(0)  # splitting takes time: let other tasks run
-            await self._publish_pieces(self._splitter.feed(delta.text[start : start + SLICE_CHARS]))
+            await self._publish_pieces(self._splitter.feed(text))
 
     async def pause(self) -> None:
         """Publish what looks complete, because no text has arrived for a while."""

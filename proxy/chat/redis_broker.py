@@ -31,6 +31,7 @@ from proxy.chat.broker import (
     QUEUE_EVENTS,
     RETRY_SECONDS,
     BrokerClosed,
+    Copied,
     LeaseLost,
     Mailbox,
     Mark,
@@ -139,7 +140,7 @@ an ended dialogue without its holder, and for each event its envelope before and
 
 
 _COPY: Final = """
-if redis.call('exists', KEYS[3]) == 1 then return -1 end
+if redis.call('exists', KEYS[3]) == 1 then return false end
 local function parts(id)
     local milliseconds, count = string.match(id, '(%d+)-(%d+)')
     return milliseconds and tonumber(milliseconds), count and tonumber(count)
@@ -164,10 +165,10 @@ for _, id in ipairs(turns) do
 end
 redis.call('set', KEYS[5], bytes)
 for place = 3, 5 do redis.call('pexpire', KEYS[place], ARGV[2]) end
-return later
+return {later, bytes}
 """
 """KEYS: stream and turns of the source; stream, turns and bytes of the target. ARGV: the first event that is
-not copied, expiry in ms. -1: the target is not new."""
+not copied, expiry in ms. Returns nothing if the target is not new."""
 
 
 class Backlog:
@@ -241,7 +242,7 @@ class Backlog:
         )
         return bool(answer)
 
-    async def copy(self, source: str, target: str, before: Position) -> int | None:
+    async def copy(self, source: str, target: str, before: Position) -> Copied | None:
         """Copy the entries before a position to a new channel; see `Broker.copy`.
 
         Raises:
@@ -249,8 +250,7 @@ class Backlog:
         """
         keys = (*_keys(source)[:2], *_keys(target))
         reply = await self._redis.run_script(_COPY, keys, format_id(before), self._limits[2])
-        later = expect(int, reply)
-        return None if later < 0 else later
+        return None if reply is None else Copied(*expect_list(int, reply))
 
     async def reopen(self, channel: str, last: Position) -> None:
         """Make sure that an unfinished dialogue has a lease; see `RedisLeases.reopen`.
@@ -559,7 +559,7 @@ class RedisBroker:
         """
         await self._backlog.forget(channel)
 
-    async def copy(self, source: str, target: str, before: Position) -> int | None:
+    async def copy(self, source: str, target: str, before: Position) -> Copied | None:
         """Copy the stored events before a position to a channel that has none.
 
         Raises:

@@ -76,7 +76,12 @@ class RedisChannels:
         """
         return await self._ownership(channel, session, "look")
 
-    async def claim(self, channel: str, session: str) -> bool:
+    async def claim(
+        self,
+        channel: str,
+        session: str,
+        address: str = "",  # noqa: ARG002  Redis has its own rule for what makes room
+    ) -> bool:
         """Make a session the owner of a channel, unless another session owns it.
 
         Raises:

@@ -12,13 +12,13 @@ from proxy.access.counting import Counting
 from proxy.chat.broker import Broker
 from proxy.chat.channels import Channels
 from proxy.chat.conversation_list import ConversationList
-from proxy.chat.dialogues import Dialogues
+from proxy.chat.dialogues import COPIED_BYTES_MAX, Dialogues
 from proxy.chat.page_files import PageFiles, read_page_files
 from proxy.chat.readers import Readers
 from proxy.chat.search import ConversationSearch
 from proxy.chat.stores import open_stores
 from proxy.chat.upstream import ChatUpstream
-from proxy.chat.visitor_limits import ConcurrencyLimit, VisitorRate
+from proxy.chat.visitor_limits import ConcurrencyLimit, VisitorBudget, VisitorRate
 from proxy.drain import Drain
 from proxy.redis_connection import RedisConnection
 from proxy.services import Services
@@ -76,6 +76,8 @@ async def open_chat(
     proxies = TrustedProxies(settings.access.trusted_proxies)
     # At least one turn is stored, so that it can be answered again, even if the model receives none.
     turns = max(chat.turns, 1)
+    counting = Counting(redis)
+    copies = VisitorBudget(COPIED_BYTES_MAX, chat.keep_seconds, counting, account="chat-copies")
     async with (
         open_stores(
             settings.shared,
@@ -84,11 +86,13 @@ async def open_chat(
             kept=chat.keep,
             size=chat.keep_bytes,
             expire=chat.keep_seconds,
+            longest=chat.max_seconds,
         ) as stores,
-        Dialogues(chat, stores, upstream, drain, shared=settings.shared is not None) as dialogues,
+        Dialogues(
+            chat, stores, upstream, drain, copies=copies, shared=settings.shared is not None
+        ) as dialogues,
         _open_readers(drain, dialogues) as readers,
     ):
-        counting = Counting(redis)
         yield ChatService(
             settings=chat,
             broker=stores.broker,

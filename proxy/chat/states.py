@@ -29,3 +29,8 @@ def is_unfinished(event: Event, *, before: bool) -> bool:
         return before
     state = event.data.get("state")
     return not isinstance(state, str) or state not in _ENDS
+
+
+def replaces_answer(event: Event) -> bool:
+    """Return whether an event announces another answer to the last question, which replaces the first."""
+    return event.type == STATE and isinstance(event.data, dict) and event.data.get("state") == "regenerating"

@@ -13,6 +13,7 @@ from proxy.chat.conversation_list import ConversationList, MemoryConversationLis
 from proxy.chat.live_feed import LiveFeed
 from proxy.chat.memory_broker import MemoryBroker
 from proxy.chat.orphans import OrphanWatch
+from proxy.chat.outbox import OUTAGE_SECONDS
 from proxy.chat.publisher import error_event, state_event
 from proxy.chat.redis_broker import RedisBroker
 from proxy.chat.redis_channels import RedisChannels
@@ -41,6 +42,7 @@ async def open_stores(
     kept: int = KEPT_TURNS,
     size: int = KEPT_BYTES,
     expire: float = EXPIRE_SECONDS,
+    longest: float = 0.0,
     queue: int = QUEUE_EVENTS,
 ) -> AsyncIterator[Stores]:
     """Open the stores for the duration of the block, which must be left in the task that entered it.
@@ -52,18 +54,23 @@ async def open_stores(
         kept: Turns of a channel to keep for replay.
         size: Bytes of a channel to keep for replay.
         expire: Seconds after its last event or turn until a channel's events and turns are deleted.
+        longest: Seconds that an answer may take. Its events are stored so much later than the last use of the
+            channel, which still needs its owner then.
         queue: Live events that may wait for one reader.
     """
     # A reader that stays uses its channel each time it reconnects.
-    owned = max(expire, OWNED_SECONDS)
+    used = expire + longest + OUTAGE_SECONDS
+    owned = max(used, OWNED_SECONDS)
     if shared is None or redis is None:
-        broker = MemoryBroker(kept=kept, size=size, expire=expire, queue=queue)
+        channels = MemoryChannels(owned=owned, kept=used)
+        visitor_of = channels.visitor_of
+        broker = MemoryBroker(kept=kept, size=size, expire=expire, queue=queue, visitor_of=visitor_of)
         try:
             yield Stores(
                 broker,
-                MemoryChannels(owned=owned, kept=expire),
-                MemoryConversation(turns, expire=expire),
-                MemoryConversationList(expire=expire),
+                channels,
+                MemoryConversation(turns, expire=expire, visitor_of=visitor_of),
+                MemoryConversationList(expire=expire, visitor_of=visitor_of),
             )
         finally:
             await broker.close()

@@ -1,11 +1,11 @@
-"""Limits for visitors of the chat: requests per time, and streams or answers open at once."""
+"""Limits for visitors of the chat: requests and bytes per time, and streams or answers open at once."""
 
 import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterator
 
-from limits import parse
+from limits import RateLimitItemPerSecond, parse
 
 from proxy.access.counting import Counting
 from proxy.errors import RateLimited
@@ -44,6 +44,39 @@ class VisitorRate:
                 reset, _ = await self._counting.requests_left(self._rate, self._account, key)
                 wait = max(reset - time.time(), 0.0)
                 raise RateLimited(retry_after=wait, reason="requests of a visitor in a time")
+
+
+class VisitorBudget:
+    """Limits the bytes that the requests of each address store, counted in this process or in Redis.
+
+    Args:
+        size: Bytes of an address.
+        seconds: For how long they count.
+        counting: Where they are counted: in this process by default.
+        account: The name under which they are counted.
+    """
+
+    def __init__(
+        self, size: int, seconds: float, counting: Counting | None = None, *, account: str = "chat"
+    ) -> None:
+        self._limit = RateLimitItemPerSecond(size, max(round(seconds), 1))
+        self._account = account
+        self._counting = counting or Counting()
+
+    async def check(self, address: str) -> None:
+        """Check that an address may store something.
+
+        Raises:
+            RateLimited: It has stored as much as it may.
+        """
+        if await self._counting.is_spent(self._limit, self._account, address):
+            reset, _ = await self._counting.amount_left(self._limit, self._account, address)
+            raise RateLimited(retry_after=max(reset - time.time(), 0.0), reason="bytes that a visitor stored")
+
+    async def add(self, address: str, size: int) -> None:
+        """Count bytes that have been stored."""
+        if size:
+            await self._counting.add(self._limit, self._account, address, amount=size)
 
 
 class ConcurrencyLimit:

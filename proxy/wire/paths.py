@@ -6,7 +6,6 @@ never append it). Cohere's `/v2/rerank` is served too. The bytes of the path do 
 """
 
 import re
-import unicodedata
 from collections.abc import Iterator
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -16,6 +15,7 @@ import msgspec
 from proxy.errors import InvalidRequest, NotFound
 from proxy.wire.characters import NUMBER_SIGN, PERCENT, SLASH
 from proxy.wire.endpoints import BARE_SEGMENTS, COHERE_RERANK, FIXED_PATHS, Endpoint, match
+from proxy.wire.normal_forms import normalize
 
 ORIGINAL_MOUNT: Final = "/agent/api/llm_proxy"
 """The mount of the original Flask proxy."""
@@ -136,7 +136,7 @@ def loggable_path(raw_path: bytes) -> str:
     decoded = raw_path
     for _ in range(_DECODINGS_MAX):
         decoded = unquote_to_bytes(decoded)
-    text = unicodedata.normalize("NFKC", decoded.decode("utf-8", "replace"))
+    text = normalize("NFKC", decoded.decode("utf-8", "replace"))
     end = _BEFORE_VALUES.search(text)
     shown = text if end is None else text[: end.start()]
     segments = shown.split("/")

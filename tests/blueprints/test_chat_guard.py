@@ -34,6 +34,16 @@ async def test_another_sessions_channel_is_403_on_every_route(run_proxy: RunProx
         assert (await stranger.post("rename", channel=someone.channel, title="x"))[0] == 403
 
 
+async def test_what_nobody_owns_cannot_be_deleted_or_claimed(run_proxy: RunProxy) -> None:
+    async with chatting(run_proxy, FREE) as (someone, proxy):
+        await chat_of(proxy).broker.publish("queue", Event("of another program"))
+        assert await someone.post("reset", channel="queue") == OK
+        assert (await someone.post("dialogue", "hi", "queue"))[0] == 403
+        assert (await someone.post("regenerate", channel="queue"))[0] == 403
+        async with someone.listen(channel="queue") as stream:
+            assert (await stream.next()).data == "of another program"
+
+
 async def test_a_page_of_another_site_owns_the_channel_that_it_sends(run_proxy: RunProxy) -> None:
     async with (
         chatting(run_proxy) as (someone, proxy),

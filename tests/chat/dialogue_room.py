@@ -13,6 +13,7 @@ from proxy.chat.memory_broker import MemoryBroker
 from proxy.chat.notices import Notice
 from proxy.chat.stores import Stores
 from proxy.chat.upstream import ChatUpstream, Message, ModelAnswer
+from proxy.chat.visitor_limits import VisitorBudget
 from proxy.drain import Drain
 from proxy.errors import ProxyError
 from proxy.settings import Chat
@@ -71,7 +72,8 @@ class Room:
         self.channels = channels
         stores = Stores(broker, channels, MemoryConversation(3), MemoryConversationList(expire=60))
         upstream = cast(ChatUpstream, model)
-        self.dialogues = Dialogues(Chat(turns=2), stores, upstream, drain, shared=False)
+        copies = VisitorBudget(1 << 20, 60)
+        self.dialogues = Dialogues(Chat(turns=2), stores, upstream, drain, copies=copies, shared=False)
 
     async def ask(self, prompt: str = "hi") -> str:
         """Ask, and return the code of the notice, or ""."""

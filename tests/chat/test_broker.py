@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from proxy.chat.broker import Broker, BrokerClosed, SlowReader, Subscription
+from proxy.chat.broker import Broker, BrokerClosed, Copied, SlowReader, Subscription
 from proxy.chat.event import Event, parse_id
 from tests.chat.conftest import OpenStores
 from tests.chat.readers import is_silent, take, take_data
@@ -114,7 +114,10 @@ async def test_the_beginning_of_a_channel_is_copied_under_the_same_ids(open_both
             ids.append(await here.broker.publish("source", Event(f"{turn}0"), mark="turn"))
             ids += await publish(here.broker, "source", f"{turn}1")
         # `a` is no longer stored
-        assert await there.broker.copy("source", "c", parse_id(ids[4]) or (0, 0)) == 1
+        copied_part = await there.broker.copy("source", "c", parse_id(ids[4]) or (0, 0))
+        assert copied_part is not None
+        assert copied_part.later == 1
+        assert copied_part.bytes > 0
         assert await there.broker.copy("source", "c", parse_id(ids[4]) or (0, 0)) is None
         async with here.broker.subscribe("c", "0-0") as reader:
             copied = await take(reader, 2)
@@ -123,7 +126,7 @@ async def test_the_beginning_of_a_channel_is_copied_under_the_same_ids(open_both
             assert await take_data(reader, 1) == ["e0"]
         await here.broker.publish("c", Event("f0"), mark="turn")
         assert await stored(there.broker, "f0") == ["e0", "f0"]
-        assert await there.broker.copy("unknown", "other", (1, 1)) == 0
+        assert await there.broker.copy("unknown", "other", (1, 1)) == Copied(0, 0)
 
 
 async def test_a_long_answer_stays_whole_and_drops_earlier_turns(open_both: OpenStores) -> None:

@@ -25,6 +25,14 @@ async def test_one_of_many_sessions_at_once_gets_a_channel(open_both: OpenStores
         assert sum(await asyncio.gather(*asked)) == 1
 
 
+async def test_a_channel_counts_to_the_address_of_its_owner() -> None:
+    channels = MemoryChannels()
+    assert await channels.claim("c", "first", "192.0.2.1")
+    assert not await channels.claim("c", "second", "192.0.2.2")
+    assert await channels.ownership("c", "first") == "own"
+    assert (channels.visitor_of("c"), channels.visitor_of("d")) == ("192.0.2.1", "")
+
+
 @pytest.mark.parametrize("name", ["", "x" * 129, "a\nb", "a\0", STOPS, "llm-token-proxy:anything"])
 async def test_reserved_names_cannot_be_owned(open_both: OpenStores, name: str) -> None:
     async with open_both() as (here, _):

@@ -2,21 +2,22 @@
 
 import asyncio
 import contextlib
+import time
 from typing import Any, cast
 
 import pytest
 from structlog.testing import capture_logs
 
 from proxy.chat import outbox, publisher
-from proxy.chat.dialogues import Branch
+from proxy.chat.dialogues import Branch, clean_prompt
 from proxy.chat.event import Event, Position
 from proxy.chat.memory_broker import MemoryBroker
 from proxy.chat.render import BlockKind
 from proxy.drain import Drain
-from proxy.errors import Overloaded
+from proxy.errors import Overloaded, RateLimited
 from proxy.redis_connection import StoreUnavailable
 from tests.chat.dialogue_room import Model, Room, code, free, room, said
-from tests.pace import PATIENCE
+from tests.pace import PATIENCE, paced
 
 
 async def test_an_empty_question_is_not_sent() -> None:
@@ -189,6 +190,54 @@ async def test_an_edited_question_branches_from_the_earlier_turns() -> None:
         again = await chat.dialogues.ask("new", "x", "r", branch=Branch("c", second[0]))
         assert code(again) == "bad_request"
         await free(chat, "new")
+
+
+@pytest.mark.parametrize("place", range(8))
+async def test_no_later_turn_is_sent_with_an_edited_question(place: int) -> None:
+    """The model's memory holds fewer turns than the page shows."""
+    model = Model(said("a"))
+    async with room(model) as chat:
+        for number in range(8):
+            await chat.ask(f"question {number}")
+            await free(chat)
+        asked = await questions(chat, "c")
+        await chat.dialogues.ask("new", "edited", "r", branch=Branch("c", asked[place][0]))
+        await free(chat, "new")
+        sent = [message["content"] for message in model.asked[-1] if message["role"] == "user"]
+    earlier = [f"question {number}" for number in range(place)]
+    assert sent[-1] == "edited"
+    assert sent[:-1] == earlier[len(earlier) - len(sent) + 1 :]
+
+
+async def test_an_address_copies_a_limited_number_of_bytes() -> None:
+    async with room(Model(said("a" * 20_000))) as chat:
+        await chat.ask("first")
+        await free(chat)
+        await chat.ask("second")
+        await free(chat)
+        (*_, second) = await questions(chat, "c")
+        outcomes = list[str]()
+        for number in range(1_000):
+            branch = Branch("c", second[0])
+            try:
+                await chat.dialogues.ask(f"new{number}", "edited", "r", "192.0.2.1", branch=branch)
+            except RateLimited:
+                outcomes.append("limited")
+                break
+            await free(chat, f"new{number}")
+            outcomes.append("copied")
+        assert outcomes[0] == "copied"
+        assert outcomes[-1] == "limited"
+        other = await chat.dialogues.ask("other", "edited", "r", "192.0.2.2", branch=Branch("c", second[0]))
+        assert other is None
+        await free(chat, "other")
+
+
+@pytest.mark.parametrize("text", ["a" + "\u0301" * 24_000 + "\u0316" * 24_000, "\r\u202e" * 24_000])
+def test_cleaning_a_prompt_takes_linear_time(text: str) -> None:
+    began = time.process_time()
+    clean_prompt(text)
+    assert time.process_time() - began < paced(0.3)
 
 
 async def questions(chat: Room, channel: str) -> list[tuple[Position, str]]:

@@ -68,6 +68,28 @@ async def test_the_longest_silent_channel_is_evicted() -> None:
     assert [await broker.has_events(channel) for channel in ("a", "b", "c")] == [True, False, True]
 
 
+async def test_the_visitor_who_stores_most_makes_room() -> None:
+    broker = MemoryBroker(total_bytes=20_000, visitor_of=lambda channel: channel[0])
+    for channel in ("a1", "b1", "b2"):
+        await broker.publish(channel, Event("x" * 100))
+    for number in range(200):
+        await broker.publish(f"z{number}", Event("x" * 400))
+    assert [await broker.has_events(channel) for channel in ("a1", "b1", "b2")] == [True] * 3
+    assert not await broker.has_events("z0")
+    assert await broker.has_events("z199")
+
+
+async def test_copies_make_room_at_the_cost_of_their_own_visitor() -> None:
+    broker = MemoryBroker(total_bytes=20_000, visitor_of=lambda channel: channel[0])
+    await broker.publish("a", Event("x" * 100))
+    for _ in range(20):
+        last = await broker.publish("z", Event("x" * 400))
+    before = parse_id(last) or START
+    for number in range(50):
+        assert await broker.copy("z" if number == 0 else f"z{number - 1}", f"z{number}", before) is not None
+    assert await broker.has_events("a")
+
+
 async def test_a_channel_over_its_own_limit_evicts_no_other() -> None:
     broker = MemoryBroker(kept=3, total=6)
     await broker.publish("a", Event("x"))
@@ -127,15 +149,20 @@ async def test_a_copy_encodes_no_event_again_and_counts_like_its_source(
 ) -> None:
     clock = Clock()
     broker = MemoryBroker(clock=clock, expire=60, total=50)
+
+    async def later(source: str, target: str, before: str) -> int | None:
+        copied = await broker.copy(source, target, parse_id(before) or START)
+        return None if copied is None else copied.later
+
     for _ in range(10):
         await broker.publish("first", Event("x"))
     ids = [await broker.publish("source", Event("x"), mark="turn") for _ in range(20)]
     clock.now += 50
     with monkeypatch.context() as patched:
         patched.setattr(Event, "encode", lambda _: pytest.fail("encoding takes 10 us an event"))
-        assert await broker.copy("source", "copy", parse_id(ids[15]) or START) == 5
-        assert await broker.copy("source", "none", parse_id(ids[0]) or START) == 20
-        assert await broker.copy("source", "none", parse_id(ids[10]) or START) == 10
+        assert await later("source", "copy", ids[15]) == 5
+        assert await later("source", "none", ids[0]) == 20
+        assert await later("source", "none", ids[10]) == 10
     held = {channel: await broker.has_events(channel) for channel in ("first", "source", "copy", "none")}
     assert held == {"first": False, "source": True, "copy": True, "none": True}, "the oldest makes room"
     clock.now += 20
@@ -145,6 +172,6 @@ async def test_a_copy_encodes_no_event_again_and_counts_like_its_source(
     for channel in ("copy", "none"):
         assert not await broker.has_events(channel)
     ids = [await broker.publish("new", Event("x")) for _ in range(50)]
-    assert await broker.copy("new", "all", parse_id(ids[-1]) or START) == 0
+    assert await later("new", "all", ids[-1]) == 0
     assert await broker.has_events("all")
     assert not await broker.has_events("new")

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from proxy.chat.paragraphs import FORMULA_CHARS_MAX, HELD_CHARS_MAX, PIECE_CHARS_MAX, ParagraphSplitter
+from proxy.chat.paragraphs import (
+    FORMULA_CHARS_MAX,
+    HELD_CHARS_MAX,
+    PIECE_CHARS_MAX,
+    PIECE_CHARS_SOFT,
+    TABLE_CELLS_MAX,
+    ParagraphSplitter,
+)
 from tests.pace import paced
 
 WORDS = r"""
@@ -65,6 +72,37 @@ def test_pieces_joined_are_the_text_and_do_not_depend_on_the_deltas(text: str, s
 def test_only_blank_text_gives_a_blank_piece(text: str) -> None:
     pieces = cut(text)
     assert all(piece.strip() for piece in pieces) or not text.strip() or len(text) > 1_000
+
+
+@pytest.mark.parametrize(
+    ("head", "row"),
+    [
+        ("|" + "a|" * 200 + "\n|" + "-|" * 200 + "\n", "|\n"),
+        ("- " + "* " * 500 + "\n", "  a\n"),
+        ("> " * 500 + "\n", "> a\n"),
+        ("```" + "x" * 1000 + "\n", "```a\n"),
+    ],
+    ids=["table", "list", "quotation", "fence"],
+)
+def test_short_lines_after_a_complicated_one_cost_no_more_than_others(head: str, row: str) -> None:
+    text = head + row * (10_000 // len(row))
+    began = time.process_time()
+    assert "".join(cut(text, 8)) == text
+    assert time.process_time() - began < paced(1.0)
+
+
+def test_a_table_ends_before_rendering_adds_too_many_cells() -> None:
+    columns, rows = 200, 1_000
+    text = "|" + "a|" * columns + "\n|" + "-|" * columns + "\n" + "|\n" * rows
+    pieces = cut(text)
+    assert all((columns + 1) * piece.count("\n") <= TABLE_CELLS_MAX + 3 * columns for piece in pieces[:1])
+    assert len(pieces) > 1
+    assert "".join(pieces) == text
+
+
+def test_a_table_with_complete_rows_is_split_by_its_length_only() -> None:
+    text = "|a|\n|-|\n" + "|b|\n" * 3_500
+    assert len(cut(text)[0]) > PIECE_CHARS_SOFT - 10
 
 
 @pytest.mark.parametrize(

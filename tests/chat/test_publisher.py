@@ -1,5 +1,6 @@
 """The events of one dialogue: their order, their kinds, and which text is kept as the answer."""
 
+import asyncio
 import re
 
 from proxy.chat import notices
@@ -8,7 +9,8 @@ from proxy.chat.deltas import Delta
 from proxy.chat.event import Event
 from proxy.chat.memory_broker import MemoryBroker
 from proxy.chat.outbox import Outbox
-from proxy.chat.publisher import SLICE_CHARS, THREAD_CHARS, Publisher, block_event
+from proxy.chat.publisher import ANSWER_CHARS_MAX, SLICE_CHARS, THREAD_CHARS, Publisher, block_event
+from proxy.task_groups import task_group
 
 
 class Collected(Outbox):
@@ -71,6 +73,30 @@ async def test_a_long_text_is_published_whole_and_in_order() -> None:
     await publisher.add(Delta("answer", "\n\n".join(lines)))
     await publisher.flush()
     assert outbox.shown() == ["answering", *(f"left: {line}" for line in lines)]
+
+
+async def test_other_tasks_run_while_many_small_pieces_are_published() -> None:
+    publisher, turns = Publisher(Collected()), 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with task_group() as group:
+        counting = group.create_task(count_turns())
+        for _ in range(4 * SLICE_CHARS):
+            await publisher.add(Delta("answer", "a"))
+        counting.cancel()
+    assert turns >= 3
+
+
+async def test_only_the_beginning_of_a_long_answer_is_kept() -> None:
+    publisher = Publisher(Collected())
+    for _ in range(3):
+        await publisher.add(Delta("answer", "ab" * (ANSWER_CHARS_MAX // 4)))
+    assert publisher.answer == "ab" * (ANSWER_CHARS_MAX // 2)
 
 
 async def test_a_block_that_is_rendered_in_a_thread_is_the_same() -> None:

@@ -8,7 +8,8 @@ import pytest
 from proxy.chat.broker import BrokerClosed, SlowReader
 from proxy.chat.event import Event
 from proxy.chat.memory_broker import MemoryBroker
-from proxy.chat.readers import OPENING, Readers
+from proxy.chat.readers import EVENTS_IN_A_ROW, OPENING, Readers
+from proxy.task_groups import task_group
 from tests.pace import PATIENCE
 from tests.virtual_time import run_virtually
 
@@ -47,6 +48,26 @@ async def test_the_opening_is_sent_at_once_and_events_when_published() -> None:
         assert await anext(stream) == expected.encode()
         await broker.close()
         assert await rest(stream) == []
+
+
+async def test_other_tasks_run_while_stored_events_are_read() -> None:
+    broker, turns = MemoryBroker(), 0
+    for _ in range(10 * EVENTS_IN_A_ROW):
+        await broker.publish("c", Event("x"))
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with broker.subscribe("c", "0-0") as subscription, task_group() as group:
+        counting = group.create_task(count_turns())
+        stream = Readers().stream(subscription)
+        for _ in range(10 * EVENTS_IN_A_ROW):
+            await anext(stream)
+        counting.cancel()
+    assert turns >= 9
 
 
 def test_comments_are_sent_during_silence_until_the_stream_is_old() -> None:

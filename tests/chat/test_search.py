@@ -1,6 +1,7 @@
 """Search in the titles and texts of a visitor's conversations, in memory and over Redis."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 
 import pytest
 
@@ -8,8 +9,9 @@ from proxy.chat import search
 from proxy.chat.broker import PAGE_EVENTS
 from proxy.chat.event import Event
 from proxy.chat.render import BlockKind, render_block
-from proxy.chat.search import ConversationSearch
+from proxy.chat.search import SEARCHES_MAX, ConversationSearch
 from proxy.chat.stores import Stores
+from proxy.errors import RateLimited
 from proxy.task_groups import task_group
 from tests.chat.conftest import OpenStores
 
@@ -43,6 +45,46 @@ async def test_words_are_found_in_titles_questions_and_answers(open_both: OpenSt
         assert await found(there, "rain", session="other") == []
 
 
+async def test_an_answer_that_another_one_replaced_is_not_found(open_both: OpenStores) -> None:
+    async with open_both() as (here, there):
+        await here.conversations.note("s", "a", "title")
+        await say(here, "a", "right", "question")
+        await say(here, "a", "left", "replaced")
+        await here.broker.publish("a", Event({"state": "regenerating"}, "state_event"))
+        await say(here, "a", "left", "kept")
+        assert await found(there, "replaced") == []
+        assert await found(there, "kept") == ["a"]
+        assert await found(there, "question") == ["a"]
+
+
+async def test_more_searches_of_an_address_are_rejected_and_others_served(
+    open_both: OpenStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stored_slowly(channel: str) -> AsyncGenerator[list[Event]]:
+        await asyncio.sleep(0)
+        async for page in stored(channel):
+            yield list(page)
+
+    async with open_both() as (here, _):
+        stored = here.broker.stored
+        monkeypatch.setattr(here.broker, "stored", stored_slowly)
+        await here.conversations.note("s", "a", "title")
+        await say(here, "a", "right", "question")
+        searching = ConversationSearch(here.conversations, here.broker)
+
+        async def search_from(address: str) -> int:
+            try:
+                return len(await searching.find("s", "question", address))
+            except RateLimited:
+                return -1
+
+        async with asyncio.TaskGroup() as group:
+            many = [group.create_task(search_from("192.0.2.1")) for _ in range(SEARCHES_MAX + 2)]
+            other = group.create_task(search_from("192.0.2.2"))
+        assert sorted(task.result() for task in many) == [-1, -1, *[1] * SEARCHES_MAX]
+        assert other.result() == 1
+
+
 async def test_words_are_found_where_a_page_of_events_ends(open_both: OpenStores) -> None:
     async with open_both() as (here, there):
         await here.conversations.note("s", "a", "title")
@@ -74,7 +116,7 @@ async def test_other_tasks_run_while_long_texts_are_searched(open_both: OpenStor
 async def test_a_search_reads_a_limited_number_of_bytes(
     open_both: OpenStores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search, "TEXT_BYTES_MAX", 1000)
+    monkeypatch.setattr(search, "TEXT_CHARS_MAX", 1000)
     async with open_both() as (here, there):
         for channel in ("older", "later"):
             await here.conversations.note("s", channel, channel)

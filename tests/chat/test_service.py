@@ -109,4 +109,4 @@ async def test_one_turn_is_kept_even_if_the_model_gets_none(monkeypatch: pytest.
 
     monkeypatch.setattr(service, "open_stores", spy)
     async with opened(turns=0, keep=7, keep_bytes=8, keep_seconds=9):
-        assert options == {"turns": 1, "kept": 7, "size": 8, "expire": 9}
+        assert options == {"turns": 1, "kept": 7, "size": 8, "expire": 9, "longest": 600}
