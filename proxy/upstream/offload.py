@@ -6,7 +6,6 @@ which the proxy would add nothing but the token. All others go through the proxy
 
 import math
 from collections.abc import Iterator, Sequence
-from http import HTTPStatus
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -23,6 +22,8 @@ TOKEN_HEADERS: Final = frozenset({"authorization", "api-key", "x-api-key"})
 """The headers in which nginx can write a token. Its configuration has to name each of them."""
 STALE_SECONDS_MAX: Final = 60.0
 """How long nginx may use a token while it cannot ask the proxy, if the token is valid for so long."""
+HANDED_OVER: Final = frozenset(range(300, 600)) - {408, 444, 499, 504}
+"""The statuses with which nginx hands the request to the proxy. Its configuration has to list them."""
 RENEWAL_SECONDS: Final = 1
 """How long other requests may use a response while nginx asks for the next one, at the end of its cache time.
 Without it, all of them would ask."""
@@ -144,8 +145,8 @@ def _obstacles(settings: Settings, offload: Offload, plan: Sequence[Route], call
             or _token_header(credential.inject.header) not in TOKEN_HEADERS
         ):
             yield "nginx cannot write its token"
-        if any(rule.status < HTTPStatus.BAD_REQUEST for rule in credential.invalidate_on):
-            yield "its token may be rejected with a status of success"
+        if not HANDED_OVER.issuperset(rule.status for rule in credential.invalidate_on):
+            yield "its token may be rejected with a status that nginx does not hand to the proxy"
 
 
 def _token_header(name: str | None) -> str:

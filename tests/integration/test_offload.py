@@ -254,7 +254,20 @@ async def test_the_cached_response_is_used_while_the_proxy_is_unavailable(
         assert answer.header("retry-after") == ["1"]
 
 
-@pytest.mark.parametrize("status", ["400 Bad Request", "429 Too Many Requests", "500 Oops", "302 Found"])
+@pytest.mark.parametrize(
+    "status",
+    [
+        "302 Found",
+        "400 Bad Request",
+        "407 Proxy Authentication Required",
+        "429 Too Many Requests",
+        "498 Invalid Token",
+        "500 Oops",
+        "502 Bad Gateway",
+        "529 Overloaded",
+        "599 Oops",
+    ],
+)
 async def test_the_proxy_relays_the_errors_of_the_upstream(
     run_proxy: RunProxy, tmp_path: Path, status: str
 ) -> None:
@@ -272,6 +285,51 @@ async def test_the_proxy_relays_the_errors_of_the_upstream(
     assert b"static-upstream-token" not in text
     assert answer.header("location") == []
     assert answer.status == (502 if status.startswith("302") else int(status[:3]))
+
+
+@pytest.mark.parametrize("status", ["408 Request Timeout", "444 No Response", "504 Gateway Timeout"])
+async def test_errors_that_nginx_cannot_hand_over_reach_no_caller(
+    run_proxy: RunProxy, tmp_path: Path, status: str
+) -> None:
+    async with (
+        raw_upstream(says(b"for static-upstream-token", status=status)) as upstream,
+        run_proxy(upstream.url, more=OFFLOAD) as proxy,
+        nginx_relaying(proxy.url, upstream.url, tmp_path) as nginx,
+        caller_through(nginx) as caller,
+    ):
+        await caller.send("POST", CHAT, JSON, "Connection: close", body=b"{}")
+        received = await caller.closed()
+    assert (len(upstream.requests), relayed(proxy)) == (1, [])
+    if status.startswith("504"):
+        assert received.startswith(b"HTTP/1.1 504 ")
+        assert b'"code":"upstream_timeout"' in received
+        assert b"static-upstream-token" not in received
+    else:
+        assert received == b""
+
+
+async def test_a_token_that_an_unusual_status_rejects_is_replaced(
+    run_proxy: RunProxy, gateway: RunningGateway, tmp_path: Path
+) -> None:
+    rejected = set[str]()
+
+    async def reject_the_first_token(talk: Conversation) -> None:
+        (token,) = talk.request.header("authorization")
+        if not rejected or token in rejected:
+            rejected.add(token)
+            await talk.answer(b"{}", JSON, status="498 Invalid Token")
+        else:
+            await talk.answer(COMPLETION, JSON)
+
+    credential = gateway.credential + "\ninvalidate_on = [{ status = 498 }]"
+    async with (
+        raw_upstream(reject_the_first_token) as upstream,
+        run_proxy(upstream.url, credential=credential, more=OFFLOAD) as proxy,
+        nginx_relaying(proxy.url, upstream.url, tmp_path) as nginx,
+        caller_through(nginx) as caller,
+    ):
+        answer, _ = await ask(caller)
+    assert (answer.status, len(relayed(proxy))) == (200, 1)
 
 
 async def test_a_large_body_is_relayed_and_stays_in_memory(run_proxy: RunProxy, tmp_path: Path) -> None:

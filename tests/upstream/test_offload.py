@@ -1,6 +1,7 @@
 """Requests that nginx may relay itself: every obstacle, and the headers that nginx gets."""
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +18,10 @@ from proxy.upstream.offload import STALE_SECONDS_MAX, cache_control, find_obstac
 from proxy.upstream.routing import Routing
 from proxy.wire.endpoints import CHAT_COMPLETIONS, EMBEDDINGS, MODELS, Endpoint
 from tests.credentials.fakes import FakeIssuer, build_machine, virtually
+
+OFFLOAD_CONF = Path(__file__).parents[2] / "config/nginx/offload.conf"
+CLOSED = {408, 444}
+"""nginx accepts these in its list, but closes the connection."""
 
 SETTINGS = """
 [upstreams.main]
@@ -107,6 +112,30 @@ def test_an_endpoint_whose_model_is_not_in_the_body_needs_the_proxy(
     settings = load(SETTINGS)
     assert obstacle(settings, EMBEDDINGS) == ""
     assert obstacle(settings, MODELS) == "its endpoint needs the proxy"
+
+
+def listed_statuses() -> dict[int, str]:
+    """Return where nginx sends a request by the status of its upstream: the `error_page` lines of offload.conf."""
+    location = re.search(r"^location ~.*?^}$", OFFLOAD_CONF.read_text(), re.MULTILINE | re.DOTALL)
+    assert location is not None
+    lines = re.findall(r"^ +error_page ([\d ]+) = (@\w+);$", location[0], re.MULTILINE)
+    return {int(status): target for statuses, target in lines for status in statuses.split()}
+
+
+def test_nginx_returns_no_error_of_the_upstream_as_it_is() -> None:
+    assert set(listed_statuses()) == set(range(300, 600)) - {499}  # nginx does not accept 499
+
+
+def test_tokens_are_renewed_after_every_status_that_rejects_them(load: Callable[[str], Settings]) -> None:
+    proxy = {"@llm_token_proxy"}
+    renewed = {status for status, target in listed_statuses().items() if target in proxy} - CLOSED
+    text = SETTINGS.replace(
+        'value = "s3cret-canary"',
+        'value = "s3cret-canary"\ninvalidate_on = [{status = 401}, {status = %d, www_authenticate = "x"}]',
+    )
+    reason = "its token may be rejected with a status that nginx does not hand to the proxy"
+    for status in range(200, 600):
+        assert obstacle(load(text % status)) == ("" if status in renewed else reason), status
 
 
 @virtually
