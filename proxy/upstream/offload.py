@@ -127,6 +127,12 @@ def _obstacles(settings: Settings, offload: Offload, plan: Sequence[Route], call
         yield "[offload] upstreams does not name its upstream"
     if route.health.opens_in:
         yield "the circuit of its upstream is open"
+    if upstream.proxy is not None:
+        yield "its upstream is reached through an HTTP proxy"
+    if upstream.ca_file is not None:
+        yield "its upstream has certificates of its own"
+    if upstream.timeouts.total:
+        yield "its upstream has a total timeout"
     if upstream.retries.attempts:
         yield "its upstream has retries"
     if upstream.renames:

@@ -419,6 +419,7 @@ async def test_headers_are_those_that_the_proxy_would_write(run_proxy: RunProxy,
     pytest.param({"options": 'headers = { x-team = "a" }'}, id="headers"),
     pytest.param({"options": 'fallback = "embed"'}, id="fallback"),
     pytest.param({"options": "retries = { attempts = 1 }"}, id="retries"),
+    pytest.param({"options": "timeouts = { total = 600 }"}, id="total timeout"),
     pytest.param({"credential": STATIC + 'inject = { query = "key" }'}, id="query"),
     pytest.param({"credential": STATIC + 'inject = { header = "x-other" }'}, id="header"),
     pytest.param({"more": f"{OFFLOAD}\n[logs]\nbodies = true"}, id="bodies"),
@@ -539,7 +540,6 @@ async def test_while_one_request_asks_for_the_next_answer_the_others_use_the_las
 async def test_nginx_checks_the_certificate_of_the_upstream(run_proxy: RunProxy, tmp_path: Path) -> None:
     certificate = make_certificate(tmp_path, "localhost")
     trusting = {"/etc/ssl/certs/ca-certificates.crt": str(certificate)}
-    options = f'ca_file = "{certificate}"'
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -550,7 +550,7 @@ async def test_nginx_checks_the_certificate_of_the_upstream(run_proxy: RunProxy,
 
     async with listening(serve, certificate=certificate) as port:
         async with (
-            run_proxy(f"https://localhost:{port}", options=options, more=OFFLOAD) as proxy,
+            run_proxy(f"https://localhost:{port}", more=OFFLOAD) as proxy,
             nginx_relaying(proxy.url, f"https://127.0.0.1:{port}", tmp_path, trusting) as nginx,
             caller_through(nginx) as caller,
         ):
@@ -558,7 +558,7 @@ async def test_nginx_checks_the_certificate_of_the_upstream(run_proxy: RunProxy,
         assert (answer.status, text, relayed(proxy)) == (200, b"{}", [])
         (other := tmp_path / "other").mkdir()
         async with (
-            run_proxy(f"https://127.0.0.1:{port}", options=options, more=OFFLOAD) as proxy,
+            run_proxy(f"https://127.0.0.1:{port}", more=OFFLOAD) as proxy,
             nginx_relaying(proxy.url, f"https://127.0.0.1:{port}", other, trusting) as nginx,
             caller_through(nginx) as caller,
         ):
