@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from urllib.parse import urlsplit
@@ -16,7 +17,7 @@ from structlog.typing import EventDict
 
 from proxy.app import reload
 from proxy.settings import load_settings
-from proxy.wire.headers import HOP_BY_HOP, NOT_FORWARDED, NOT_RETURNED, OPENAI_ACCOUNT
+from proxy.wire.headers import NOT_FORWARDED, NOT_RETURNED, OPENAI_ACCOUNT
 from tests.conftest import KEY, STATIC, RunningGateway, RunningProxy, RunProxy
 from tests.loopback import until
 from tests.nginx import caller_through, nginx_serving
@@ -51,7 +52,7 @@ async def nginx_relaying(
     """
     http = (CONFIG / "offload-http.conf").read_text()
     server = (CONFIG / "offload.conf").read_text()
-    block = "upstream corp { server llm.corp.example:443; keepalive 256; }"
+    block = "upstream corp { server llm.corp.example:443; keepalive 256; keepalive_timeout 4s; }"
     http_edits = {
         "replace-by-the-secret-in-offload": SECRET,
         "127.0.0.1:5002": urlsplit(proxy).netloc,
@@ -87,6 +88,13 @@ async def ask(
 def relayed(proxy: RunningProxy) -> list[EventDict]:
     """Return the exchanges that the proxy relayed instead of nginx."""
     return [line for line in proxy.exchanges if line["path"] != ASKED]
+
+
+async def offload_log(home: Path, count: int) -> list[EventDict]:
+    """Return the first lines that nginx logs of the requests that it relays."""
+    log = home / "llm-token-proxy.log"
+    await until(lambda: log.read_text().count("}\n") >= count)
+    return [json.loads(line) for line in log.read_text().splitlines()]
 
 
 COMPLETION = b'{"choices":[{"index":0,"message":{"role":"assistant","content":"a"},"finish_reason":"stop"}]}'
@@ -136,8 +144,7 @@ async def test_nginx_logs_what_it_relays_with_the_fields_of_the_proxy(
     ):
         answer, _ = await ask(caller)
         await ask(direct)
-        await until(lambda: (tmp_path / "llm-token-proxy.log").read_text().endswith("}\n"))
-    (line,) = map(json.loads, (tmp_path / "llm-token-proxy.log").read_text().splitlines())
+        (line,) = await offload_log(tmp_path, 1)
     (ours,) = relayed(proxy)
     assert line["request_id"] == answer.header("x-request-id")[0]
     assert set(line) - set(ours) == {"timestamp", "level"}
@@ -299,13 +306,89 @@ async def test_errors_that_nginx_cannot_hand_over_reach_no_caller(
     ):
         await caller.send("POST", CHAT, JSON, "Connection: close", body=b"{}")
         received = await caller.closed()
+        (line,) = await offload_log(tmp_path, 1)
     assert (len(upstream.requests), relayed(proxy)) == (1, [])
+    assert line["status"] == int(status[:3])
     if status.startswith("504"):
+        assert line["outcome"] == "upstream_timeout"
         assert received.startswith(b"HTTP/1.1 504 ")
         assert b'"code":"upstream_timeout"' in received
         assert b"static-upstream-token" not in received
     else:
         assert received == b""
+
+
+async def break_after(sent: bytes, talk: Conversation) -> None:
+    """Reset the connection after these bytes of a response."""
+    await talk.say(sent)
+    talk.reset()
+
+
+@pytest.mark.parametrize("sent", [
+    pytest.param(b"", id="nothing"),
+    pytest.param(b"HTTP/1.1 200 OK\r\nContent-Le", id="half a head"),
+    pytest.param(b"HTTP/1.1 200 OK\r\nX\0: 1\r\n\r\n", id="a malformed head"),
+    pytest.param(b"HTTP/1.1 200 OK\r\nX-Large: %b\r\n\r\n" % (b"x" * 100_000), id="an endless head"),
+])  # fmt: skip
+async def test_a_request_that_the_upstream_may_have_received_is_not_sent_twice(
+    run_proxy: RunProxy, tmp_path: Path, sent: bytes
+) -> None:
+    async with (
+        raw_upstream(partial(break_after, sent)) as upstream,
+        run_proxy(upstream.url, more=OFFLOAD) as proxy,
+        nginx_relaying(proxy.url, upstream.url, tmp_path) as nginx,
+        caller_through(nginx) as caller,
+    ):
+        for number in (1, 2):
+            answer, text = await ask(caller)
+            assert (answer.status, json.loads(text)["error"]["code"]) == (502, "upstream_bad_response")
+            assert len(upstream.requests) == number
+        (line, _) = await offload_log(tmp_path, 2)
+    assert (line["outcome"], line["upstream"]) == ("upstream_bad_response", "chat")
+    assert line["caller"] == "tester"
+    assert relayed(proxy) == []
+
+
+async def test_a_request_on_a_connection_that_just_closed_is_not_sent_twice(
+    run_proxy: RunProxy, tmp_path: Path
+) -> None:
+    async def answer_once_on_each_connection(talk: Conversation) -> None:
+        if len(upstream.requests) > 1:
+            talk.reset()
+        else:
+            await talk.answer(COMPLETION, JSON)
+
+    async with (
+        raw_upstream(answer_once_on_each_connection) as upstream,
+        run_proxy(upstream.url, more=OFFLOAD) as proxy,
+        nginx_relaying(proxy.url, upstream.url, tmp_path) as nginx,
+        caller_through(nginx) as caller,
+    ):
+        assert [(await ask(caller))[0].status for _ in range(2)] == [200, 502]
+        assert (upstream.accepted, len(upstream.requests)) == (1, 2)
+    assert relayed(proxy) == []
+
+
+async def test_the_proxy_takes_over_if_nginx_reaches_no_upstream(run_proxy: RunProxy, tmp_path: Path) -> None:
+    async with (
+        raw_upstream(says()) as upstream,
+        run_proxy(upstream.url, more=OFFLOAD) as proxy,
+        nginx_relaying(proxy.url, "http://127.0.0.1:9", tmp_path) as nginx,
+        caller_through(nginx) as caller,
+    ):
+        answer, _ = await ask(caller)
+    assert (answer.status, len(relayed(proxy)), len(upstream.requests)) == (200, 1, 1)
+
+
+async def test_response_headers_of_sixteen_kilobytes_are_relayed(run_proxy: RunProxy, tmp_path: Path) -> None:
+    async with (
+        raw_upstream(says(COMPLETION, f"X-Large: {'x' * 15_000}")) as upstream,
+        run_proxy(upstream.url, more=OFFLOAD) as proxy,
+        nginx_relaying(proxy.url, upstream.url, tmp_path) as nginx,
+        caller_through(nginx) as caller,
+    ):
+        answer, _ = await ask(caller)
+    assert (answer.status, relayed(proxy)) == (200, [])
 
 
 async def test_a_token_that_an_unusual_status_rejects_is_replaced(
@@ -376,7 +459,7 @@ BY_PREFIX = {
         "x-original-for x-original-host x-original-path x-original-prefix x-original-proto"
     ),
 }
-"""The request headers that the proxy removes by the beginnings of their names, as far as programs read them."""
+"""Request headers that the proxy removes by the beginnings of their names, and who uses them."""
 REQUEST_HEADERS = sorted(
     {name.decode() for name in (NOT_FORWARDED | OPENAI_ACCOUNT) - UNTESTABLE}
     | {name for names in BY_PREFIX.values() for name in names.split()}

@@ -1,5 +1,6 @@
 """Requests that nginx may relay itself: every obstacle, and the headers that nginx gets."""
 
+import json
 import math
 import re
 from collections import Counter
@@ -12,6 +13,7 @@ import pytest
 
 from proxy.access import Caller
 from proxy.credentials import UpstreamCredential
+from proxy.errors import BadResponse, Draining, ProxyError, UpstreamTimeout
 from proxy.settings import (
     Access,
     CallerKey,
@@ -275,7 +277,7 @@ def test_nginx_returns_no_error_of_the_upstream_as_it_is() -> None:
 
 
 def test_tokens_are_renewed_after_every_status_that_rejects_them(load: Callable[[str], Settings]) -> None:
-    proxy = {"@llm_token_proxy"}
+    proxy = {"@llm_token_proxy", "@llm_bad_gateway"}
     renewed = {status for status, target in listed_statuses().items() if target in proxy} - CLOSED
     text = SETTINGS.replace(
         'value = "s3cret-canary"',
@@ -283,6 +285,16 @@ def test_tokens_are_renewed_after_every_status_that_rejects_them(load: Callable[
     )
     for status in range(200, 600):
         assert obstacle(load(text % status)) == ("" if status in renewed else NOT_RENEWED), status
+
+
+@pytest.mark.parametrize(
+    "error",
+    [BadResponse(), UpstreamTimeout(), Draining("the proxy is restarting")],
+    ids=lambda error: error.code,
+)
+def test_an_error_of_nginx_is_written_as_the_proxy_would(error: ProxyError) -> None:
+    bodies = re.findall(r"return (\d+) '(.+)';", OFFLOAD_CONF.read_text())
+    assert (error.status, error.envelope()) in [(int(status), json.loads(body)) for status, body in bodies]
 
 
 @virtually
