@@ -139,7 +139,7 @@ class Connection(asyncio.Protocol):
         if self._lingered >= 0:
             self._lingered += len(data)
             if self._lingered > LINGER_BYTES:
-                self._transport.abort()
+                self._cut()
         elif self._upgraded is not None:
             self._upgraded(data)
         elif not self._closing and self._rejection is None:
@@ -157,12 +157,13 @@ class Connection(asyncio.Protocol):
         self._eof = True
         if self._upgraded is not None or self._lingered >= 0 or self._cycle is None or self._closing:
             return False
-        incoming = self._reader.incoming
-        if incoming is not None and not incoming.body_complete:
-            return False  # Half a request: nobody waits for a response to it.
+        # Nobody waits for a response to half a request, and TLS connections have no half-closed state.
+        if self._reader.incoming is not None or not self._transport.can_write_eof():
+            self.abort()
+            return False
         if not self._probed:
             self._probe()
-        return self._transport.can_write_eof()  # TLS connections have no half-closed state.
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Report the disconnect to the application, and release the connection."""
@@ -289,14 +290,9 @@ class Connection(asyncio.Protocol):
                 RequestRejected(HTTPStatus.INTERNAL_SERVER_ERROR, "the service failed to answer the request")
             )
         elif cycle.ends_by_close:
-            self._reset()  # A normal close would look like the end of the body.
+            self._cut()
         else:
             self._close_politely(linger=False)  # The last chunk, or the rest of the length, is missing.
-
-    def _reset(self) -> None:
-        """Abort the connection with a TCP reset, which does not look like the end of a response."""
-        tcp.prepare_reset(self._socket)
-        self._transport.abort()
 
     def balance_reading(self) -> None:
         """Pause or resume reading, so that unread bytes stay below `BODY_BUFFER_BYTES`."""
@@ -324,7 +320,7 @@ class Connection(asyncio.Protocol):
         """Close the connection at once, without its buffered bytes; the application gets the reason."""
         self._disconnect(reason)
         self._closing = True
-        self._transport.abort()
+        self._cut()
 
     def pause_reading(self) -> None:
         """Stop reading, for a WebSocket whose messages wait."""
@@ -358,11 +354,12 @@ class Connection(asyncio.Protocol):
                     self._pipeline.remove(incoming)
                     self._reader.incoming = None
                 return
-            cycle.disconnect(MALFORMED_BODY if rejection.status != HTTPStatus.REQUEST_TIMEOUT else SLOW_BODY)
-            self._cycle = None
+            reason = SLOW_BODY if rejection.status == HTTPStatus.REQUEST_TIMEOUT else MALFORMED_BODY
             if cycle.started:
-                self._transport.abort()
+                self.abort(reason)
                 return
+            cycle.disconnect(reason)
+            self._cycle = None
         self._rejection = rejection
         headers, body = self.owner.reject(rejection, self.peer)
         length = (b"content-length", b"%d" % len(body))
@@ -390,6 +387,16 @@ class Connection(asyncio.Protocol):
             self._reading_paused = False
             self._transport.resume_reading()
 
+    def _cut(self) -> None:
+        """Close the connection at once, without its buffered bytes.
+
+        If a part of a response is missing then, the end is a reset: in HTTP/1.0 the normal end of the
+        connection may be the end of the response.
+        """
+        if self._cycle is not None or self._transport.get_write_buffer_size():
+            tcp.prepare_reset(self._socket)
+        self._transport.abort()
+
     def _disconnect(self, reason: DisconnectReason) -> None:
         self._reason = self._reason or reason
         if self._cycle is not None:
@@ -408,7 +415,9 @@ class Connection(asyncio.Protocol):
         if self._is_stalled(now):
             self.abort(SLOW_READER)
         elif self._lingered >= 0:
-            if now >= self._linger_until:
+            if self._transport.get_write_buffer_size():  # The caller still takes the response.
+                self._linger_until = now + LINGER_SECONDS
+            elif now >= self._linger_until:
                 self._transport.abort()
         elif self._closing:
             pass
@@ -496,5 +505,4 @@ class Connection(asyncio.Protocol):
         nothing since.
         """
         if not self._lost and not self._closing and self._written == taken:
-            tcp.prepare_reset(self._socket)  # A caller that still reads must not take this for the end.
             self.abort(GONE)

@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
 import uvloop
 from hypercorn.typing import ASGIFramework
 
 from proxy.server.certificates import open_certificates
 from proxy.server.config import ServerConfig
+from proxy.server.http1 import Connection
 from proxy.server.limits import ConnectionLimits
 from proxy.server.serve import serve
 from tests.pace import PATIENCE
@@ -154,6 +156,42 @@ async def served(
         finally:
             running.stop.set()
             await asyncio.wait({serving}, timeout=PATIENCE)
+
+
+def small_buffers(server_port: int) -> socket.socket:
+    """A caller whose kernel takes little."""
+    caller = socket.socket()
+    caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    caller.connect(("127.0.0.1", server_port))
+    caller.setblocking(False)  # noqa: FBT003
+    return caller
+
+
+async def read_all(caller: socket.socket) -> bytes:
+    """Read everything until the server closes.
+
+    Raises:
+        ConnectionResetError: The server has reset the connection.
+    """
+    loop, received = asyncio.get_running_loop(), bytearray()
+    async with asyncio.timeout(PATIENCE):
+        while data := await loop.sock_recv(caller, 1 << 16):
+            received += data
+    return bytes(received)
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[Connection]:
+    """The connections that the server has accepted."""
+    connections = list[Connection]()
+    made = Connection.connection_made
+
+    def connection_made(connection: Connection, transport: asyncio.BaseTransport) -> None:
+        made(connection, transport)
+        connections.append(connection)
+
+    monkeypatch.setattr(Connection, "connection_made", connection_made)
+    return connections
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:

@@ -1,7 +1,11 @@
 """Connections: callers that leave, and the end of the server."""
 
 import asyncio
+import contextlib
 import re
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +13,12 @@ import pytest
 
 from proxy.server import http1
 from proxy.server.http1 import Connection
+from proxy.server.limits import LINGER_BYTES, ConnectionLimits
 from tests.loopback import until
 from tests.pace import PATIENCE, paced
-from tests.server.conftest import Echo, Message, served
+from tests.server.conftest import App, Echo, Message, Served, read_all, served, small_buffers
 from tests.server.raw import GET, LAST, part, start
+from tests.tls_servers import make_certificate
 
 # --- callers that leave
 
@@ -218,6 +224,143 @@ async def test_connections_that_callers_close_are_freed_at_once() -> None:
             await caller.head()
             caller.writer.close()
         await until(lambda: descriptors() <= before + 3 and len(asyncio.all_tasks()) <= tasks + 3)
+
+
+# --- responses that end early
+
+
+LARGE = bytes(32 << 20)
+"""More than the kernel takes."""
+UPLOAD_1_0 = b"POST /a HTTP/1.0\r\nContent-Length: 9000000\r\n\r\n"
+
+
+async def pour(scope: Message, receive: Any, send: Any) -> None:
+    """Respond without an end."""
+    await send(start())
+    while True:
+        await send(part(b"x" * 65_536))
+
+
+async def leave_the_rest_to_the_server(scope: Message, receive: Any, send: Any) -> None:
+    """Respond completely; most of it waits for the caller to read."""
+    await send(start())
+    await send(part(LARGE, more=False))
+
+
+async def respond_and_read(scope: Message, receive: Any, send: Any) -> None:
+    """Begin to respond, and read the body."""
+    await send(start())
+    await send(part(b"abc"))
+    while (await receive())["type"] == "http.request":
+        pass
+
+
+async def fail(scope: Message, receive: Any, send: Any) -> None:
+    """Begin to respond, and fail."""
+    await send(start())
+    await send(part(b"abc"))
+    raise OSError
+
+
+async def nothing(caller: socket.socket, server: Served) -> None:
+    """Wait for the server."""
+
+
+async def stop(caller: socket.socket, server: Served) -> None:
+    server.stop.set()
+
+
+async def half_close(caller: socket.socket, server: Served) -> None:
+    caller.shutdown(socket.SHUT_WR)
+
+
+async def send_on(caller: socket.socket, server: Served) -> None:
+    with contextlib.suppress(ConnectionError):
+        await asyncio.get_running_loop().sock_sendall(caller, bytes(3 * LINGER_BYTES))
+
+
+EARLY_ENDS = {
+    "a caller that reads nothing": (GET_1_0, pour, nothing),
+    "a caller that reads nothing of the rest": (GET_1_0, leave_the_rest_to_the_server, nothing),
+    "a shutdown": (GET_1_0, pour, stop),
+    "a shutdown before the rest is read": (GET_1_0, leave_the_rest_to_the_server, stop),
+    "a caller that closes its sending side within its body": (UPLOAD_1_0, pour, half_close),
+    "a body that is too slow": (UPLOAD_1_0, respond_and_read, nothing),
+    "a body that is not wanted and does not end": (UPLOAD_1_0, leave_the_rest_to_the_server, send_on),
+    "a failure of the application": (GET_1_0, fail, nothing),
+}
+"""The request, the application and the further act of the caller or the server."""
+IMPATIENT = ConnectionLimits(window_seconds=0.5, body_bytes=1000)
+
+
+@pytest.mark.parametrize(("request_head", "app", "act"), EARLY_ENDS.values(), ids=[*EARLY_ENDS])
+async def test_no_response_that_the_connection_ends_looks_complete_if_it_is_not(
+    opened: list[Connection], request_head: bytes, app: App, act: Callable[[Any, Served], Awaitable[None]]
+) -> None:
+    async with served(app, IMPATIENT, graceful=0.1) as server:
+        with small_buffers(server.port) as caller:
+            await asyncio.get_running_loop().sock_sendall(caller, request_head)
+            await until(lambda: bool(opened) and opened[0]._written > 0)
+            await act(caller, server)
+            await until(lambda: opened[0]._lost)
+            with pytest.raises(ConnectionResetError):
+                await read_all(caller)
+
+
+@pytest.mark.parametrize("act", [stop, None], ids=["a shutdown", "a caller that closes TLS"])
+async def test_no_response_that_a_connection_with_tls_ends_looks_complete_if_it_is_not(
+    tmp_path: Path, opened: list[Connection], act: Callable[[Any, Served], Awaitable[None]] | None
+) -> None:
+    certificate = make_certificate(tmp_path)
+    async with served(pour, graceful=0.1, certificate=certificate) as server:
+        loop = asyncio.get_running_loop()
+        plain = small_buffers(server.port)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        caller = ssl.create_default_context(cafile=certificate).wrap_bio(
+            incoming, outgoing, server_hostname="127.0.0.1"
+        )
+
+        async def tls(step: Callable[[], object]) -> None:
+            while True:
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    step()
+                    break
+                await loop.sock_sendall(plain, outgoing.read())
+                incoming.write(await loop.sock_recv(plain, 1 << 16))
+            await loop.sock_sendall(plain, outgoing.read())
+
+        await tls(caller.do_handshake)
+        await tls(lambda: caller.write(GET_1_0))
+        await until(lambda: bool(opened) and opened[0]._written > 0)
+        if act is None:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                caller.unwrap()
+            await loop.sock_sendall(plain, outgoing.read())
+        else:
+            await act(plain, server)
+        await until(lambda: opened[0]._lost)
+        with plain, pytest.raises(ConnectionResetError):
+            await read_all(plain)
+
+
+async def test_a_complete_response_ends_with_the_connection_however_long_it_is_read(
+    monkeypatch: pytest.MonkeyPatch, opened: list[Connection]
+) -> None:
+    monkeypatch.setattr(http1, "LINGER_SECONDS", 0.0)
+    ticked = asyncio.Event()
+    tick = Connection.tick
+
+    def watched(connection: Connection, now: float) -> None:
+        tick(connection, now)
+        if connection._lingered >= 0:
+            ticked.set()
+
+    monkeypatch.setattr(Connection, "tick", watched)
+    async with served(leave_the_rest_to_the_server) as server:
+        with small_buffers(server.port) as caller:
+            await asyncio.get_running_loop().sock_sendall(caller, UPLOAD_1_0)
+            await ticked.wait()
+            assert len(await read_all(caller)) > len(LARGE)
 
 
 # --- the end

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import socket
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from proxy.server.http1 import Connection
 from proxy.server.limits import ConnectionLimits
 from tests.loopback import until
 from tests.pace import PATIENCE
-from tests.server.conftest import Caller, Echo, Message, served
+from tests.server.conftest import Caller, Echo, Message, served, small_buffers
 from tests.server.raw import GET, HOST, bodies, head, part, refusal, start
 from tests.waiting import delay
 
@@ -156,20 +155,6 @@ async def test_of_many_rejected_connections_some_are_closed_without_a_response(
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> list[Connection]:
-    """The connections that the server has accepted."""
-    connections = list[Connection]()
-    made = Connection.connection_made
-
-    def connection_made(connection: Connection, transport: asyncio.BaseTransport) -> None:
-        made(connection, transport)
-        connections.append(connection)
-
-    monkeypatch.setattr(Connection, "connection_made", connection_made)
-    return connections
-
-
-@pytest.fixture
 def from_the_first_byte(monkeypatch: pytest.MonkeyPatch) -> None:
     """Check no timeout of a silent connection: a busy machine may be slow to send the first byte."""
     tick = Connection.tick
@@ -274,15 +259,6 @@ async def test_a_body_that_the_application_does_not_read_has_no_timeout(
         caller.writer.write(head(HOST, b"Connection: close", b"Content-Length: 1000000") + b"a" * 1_000_000)
         assert (await caller.rest()).endswith(b"ok")
         caller.writer.close()
-
-
-def small_buffers(server_port: int) -> socket.socket:
-    """A caller whose kernel takes little."""
-    caller = socket.socket()
-    caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    caller.connect(("127.0.0.1", server_port))
-    caller.setblocking(False)  # noqa: FBT003
-    return caller
 
 
 class Flood:
