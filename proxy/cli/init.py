@@ -7,15 +7,16 @@ import argparse
 import asyncio
 import getpass
 import io
+import itertools
 import os
 import re
-import secrets
 import shlex
 import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_hex
 from typing import Final
 
 from proxy.cli.arguments import typed_command
@@ -120,12 +121,21 @@ class Answers:
     caller: str = DEFAULT_CALLER
     in_files: bool = True
     secrets: dict[str, str] = field(default_factory=dict)
-    """The secrets, by the names of their variables or files."""
+    """The secrets of the gateway and the issuer, by the names of their variables or files."""
+    caller_key: str = field(default_factory=lambda: f"sk-{token_hex(24)}")
 
     @property
     def key_name(self) -> str:
-        """The name of the variable or file with the caller's key."""
-        return f"{self.caller.upper().replace('-', '_')}_KEY"
+        """The name of the variable or file with the caller's key, different from all names in `secrets`."""
+        stem = f"{self.caller.upper().replace('-', '_')}_KEY"
+        names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
+        taken = {name.upper() for name in self.secrets}  # Some file systems ignore case.
+        return next(name for name in names if name not in taken)
+
+    @property
+    def values(self) -> dict[str, str]:
+        """All secrets, with the caller's key, by the names of their variables or files."""
+        return {**self.secrets, self.key_name: self.caller_key}
 
 
 class Setup:
@@ -159,11 +169,10 @@ class Setup:
             answers.model = options.model or "x1"
         answers.caller = self._caller()
         answers.in_files = self._in_files()
-        answers.secrets[answers.key_name] = f"sk-{secrets.token_hex(24)}"
         self._write()
         self._say("testing")
         report = Report(self._language, as_json=False, stream=sys.stdout)
-        environ = os.environ if answers.in_files else {**os.environ, **answers.secrets}
+        environ = os.environ if answers.in_files else {**os.environ, **answers.values}
         try:
             status = asyncio.run(
                 diagnose(self._places.config, CheckPlan(begin=report.begin), report, environ)
@@ -303,7 +312,7 @@ class Setup:
         """
         self._report.begin(self._answers.base_url)
         answers = self._answers
-        environ = {**os.environ, answers.key_name: secrets.token_hex(24), **answers.secrets}
+        environ = {**os.environ, **answers.values}
         try:
             settings = _loaded(self._config(in_files=False), environ)
             walk = SettingsWalk(settings, CheckPlan(begin=self._report.begin, sends_chats=False))
@@ -365,10 +374,10 @@ class Setup:
         try:
             if answers.in_files:
                 places.folder.mkdir(mode=0o700)
-                for name, value in answers.secrets.items():
+                for name, value in answers.values.items():
                     _write_new(places.folder / name, value, mode=0o600)
             else:
-                exports = [f"export {name}={shlex.quote(value)}\n" for name, value in answers.secrets.items()]
+                exports = [f"export {name}={shlex.quote(value)}\n" for name, value in answers.values.items()]
                 _write_new(places.environment, "".join(exports), mode=0o600)
             text = self._config(in_files=answers.in_files)
             _write_new(places.config, text, mode=0o644)

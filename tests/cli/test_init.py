@@ -13,6 +13,7 @@ import pytest
 from quart import Quart
 
 from proxy.cli import main
+from proxy.cli.init import Answers
 from proxy.gateway import GatewayOptions, create_gateway
 from proxy.settings import load_settings
 from tests.conftest import RunningGateway
@@ -161,6 +162,32 @@ async def test_a_fixed_key_of_the_gateway_is_kept_in_a_file(
     printed = capsys.readouterr()
     assert (tmp_path / "my.secrets/GATEWAY_API_KEY").read_text() == API_KEY
     assert API_KEY not in (tmp_path / "my.toml").read_text() + printed.out + printed.err
+
+
+@pytest.mark.parametrize("kept", ["files", "env"])
+async def test_a_caller_of_the_issuers_name_gets_a_key_of_its_own(
+    kept: str, gateway: RunningGateway, tmp_path: Path, capsys: Printed
+) -> None:
+    taken, curl = "CORP_X_APP_KEY", f"{CURL.format(url=gateway.url)} -H 'X-App-Key: {API_KEY}'"
+    arguments = ("--base-url", f"{gateway.url}/v1", "--curl", curl, "--caller", "corp-x-app")
+    assert await run(tmp_path / "my.toml", "--yes", "--secrets", kept, *arguments) == 0
+    text = (tmp_path / "my.toml").read_text()
+    assert f"{taken}_2}}" in text
+    assert f"{taken}}}" in text
+    if kept == "files":
+        assert (tmp_path / "my.secrets" / taken).read_text() == API_KEY
+        assert f"my.secrets/{taken}_2" in capsys.readouterr().err
+    else:
+        assert f"export {taken}={API_KEY}\n" in (tmp_path / "my.env").read_text()
+
+
+@pytest.mark.parametrize("taken", ["CORP_X_KEY", "corp_x_key", "GATEWAY_API_KEY"])
+def test_the_callers_key_never_takes_the_name_of_another_secret(taken: str) -> None:
+    caller = taken.lower().removesuffix("_key").replace("_", "-")
+    answers = Answers(caller=caller, secrets={taken: API_KEY, f"{taken}_2".upper(): "other"})
+    assert answers.key_name == f"{taken.upper()}_3"
+    assert answers.values[taken] == API_KEY
+    assert len(answers.values) == 3
 
 
 class OtherHeader:
