@@ -1,6 +1,7 @@
 """The commands of `python -m proxy` and `llm-token-proxy`; `arguments` has their options.
 
-The exit status is 0 for success, 2 for wrong usage or settings, and 1 for any other failure.
+The exit status is 0 for success, 2 for wrong usage or settings, and 1 for any other failure. A command that
+SIGTERM or SIGHUP ends has 143 or 129.
 """
 
 import argparse
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from typing import Final, TextIO, cast
 
 from proxy.cli.arguments import SCRIPT, build_parser
+from proxy.cli.early_signals import EarlySignals, handled_early
 from proxy.cli.output import Output, OutputFailed
 from proxy.errors import SettingsError
 
@@ -18,21 +20,32 @@ EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run one command and return the exit status."""
-    arguments = list(arguments)
-    if not arguments or (arguments[0].startswith("-") and arguments[0] not in {"-h", "--help", "--version"}):
-        arguments.insert(0, "serve")
-    options = build_parser().parse_args(arguments)
+def main(arguments: Sequence[str], early: EarlySignals | None = None) -> int:
+    """Run one command and return the exit status.
+
+    Args:
+        arguments: Those of the command line.
+        early: The signals that this process handles; None if it leaves them to others.
+    """
+    options = build_parser().parse_args(_with_command(arguments))
+    early = early or EarlySignals(serves=False)
     try:
-        return _run(options)
+        return _run(options, early)
     except SettingsError as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
-        print(file=sys.stderr)
-        return EXIT_FAILED
+        if not early.received:
+            print(file=sys.stderr)  # The terminal shows ^C without the end of the line.
+        return early.status
+
+
+def _with_command(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments with the default command if they name none."""
+    if arguments and (not arguments[0].startswith("-") or arguments[0] in {"-h", "--help", "--version"}):
+        return [*arguments]
+    return ["serve", *arguments]
 
 
 def script() -> int:
@@ -43,7 +56,8 @@ def script() -> int:
     sys.stdout = cast(TextIO, output)
     try:
         try:
-            return main(sys.argv[1:])
+            with handled_early(_with_command(sys.argv[1:])[0]) as early:
+                return main(sys.argv[1:], early)
         finally:
             output.flush()  # Otherwise Python does it after this function, with a traceback.
     except OutputFailed as failure:
@@ -52,7 +66,7 @@ def script() -> int:
         return EXIT_FAILED
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace, early: EarlySignals) -> int:
     # Imported here because most commands need only some of these modules, and `--help` needs none.
     if options.command == "check":
         from proxy.cli.check import check
@@ -93,4 +107,4 @@ def _run(options: argparse.Namespace) -> int:
 
     gc.freeze()
     gc.enable()
-    return serve(options)
+    return serve(options, early.received)

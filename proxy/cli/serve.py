@@ -28,10 +28,15 @@ from proxy.telemetry import configure_logs, writing_to
 from proxy.token_ids import load_token_texts
 
 
-def serve(options: argparse.Namespace) -> int:
-    """Serve the proxy; returns when it has drained."""
+def serve(options: argparse.Namespace, early: Sequence[int] = ()) -> int:
+    """Serve the proxy; returns when it has drained.
+
+    Args:
+        options: Those of the command line.
+        early: The signals that were received until now; more may follow until they are handled here.
+    """
     if options.assignment is not None:
-        return _serve_as_worker(options)
+        return _serve_as_worker(options, early)
     settings = load_settings(options.config, os.environ)
     server = load_server_config(options.bind)
     workers = options.workers or server.workers
@@ -52,7 +57,7 @@ def serve(options: argparse.Namespace) -> int:
         return loaded
 
     with contextlib.ExitStack() as stack:
-        signals = stack.enter_context(_logging_and_handling_signals(settings))
+        signals = stack.enter_context(_logging_and_handling_signals(settings, early))
         certificates = open_certificates(server) if workers == 1 else None
         tls_contents = TlsContents.read(server) if workers > 1 and uses_tls(server) else None
         slots = [inherited] * workers if inherited else open_slots(server.bind, server.backlog, workers)
@@ -72,7 +77,7 @@ def serve(options: argparse.Namespace) -> int:
     return 0
 
 
-def _serve_as_worker(options: argparse.Namespace) -> int:
+def _serve_as_worker(options: argparse.Namespace, early: Sequence[int]) -> int:
     """Serve by what the supervisor passes, and read no settings."""
     import_worker()
     from proxy.cli.worker import ServeOptions, SharedByWorkers, serve_until_stopped
@@ -83,7 +88,7 @@ def _serve_as_worker(options: argparse.Namespace) -> int:
         configuration: WorkerConfiguration = unpack(packed)
         settings, server = configuration.settings, configuration.server
         load_token_texts(settings)
-        signals = stack.enter_context(_logging_and_handling_signals(settings))
+        signals = stack.enter_context(_logging_and_handling_signals(settings, early))
         lifeline.report_signal_handling()
         certificates = open_certificates(server, configuration.tls_contents)
         listeners = [socket.socket(fileno=descriptor) for descriptor in assignment.descriptors]
@@ -98,14 +103,14 @@ def _serve_as_worker(options: argparse.Namespace) -> int:
 
 
 @contextlib.contextmanager
-def _logging_and_handling_signals(settings: Settings) -> Iterator[Signals]:
+def _logging_and_handling_signals(settings: Settings, early: Sequence[int]) -> Iterator[Signals]:
     """Write everything on standard error to the log, and handle signals."""
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(writing_to(sys.stderr))
         stack.enter_context(contextlib.redirect_stderr(log))
         configure_logs(settings.logs, log, permanent=True)
         logging.captureWarnings(capture=True)
-        yield stack.enter_context(handled_signals())
+        yield stack.enter_context(handled_signals(early))
 
 
 def import_worker() -> None:

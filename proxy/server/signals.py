@@ -32,11 +32,11 @@ class Signals:
     """Turns signals into events. A signal received before the event loop runs sets its event later."""
 
     def __init__(self) -> None:
-        self._early: list[int] = []
+        self.early: list[int] = []
 
     def remember(self, number: int, _frame: FrameType | None) -> None:
         """Handle a signal while no event loop runs."""
-        self._early.append(number)
+        self.early.append(number)
 
     def stop(self) -> Stop:
         """Return the events that SIGTERM and SIGINT set; needs a running loop."""
@@ -56,19 +56,23 @@ class Signals:
         for number in numbers:
             with contextlib.suppress(NotImplementedError):  # Windows
                 loop.add_signal_handler(number, partial(act, number))
-        for number in self._early:
+        for number in self.early:
             if number in numbers:
                 act(number)
 
 
 @contextlib.contextmanager
-def handled_signals() -> Iterator[Signals]:
+def handled_signals(early: Sequence[int] = ()) -> Iterator[Signals]:
     """Handle signals for as long as the block runs. Enter it before a port opens.
 
     By default SIGHUP ends a process, so a reload that follows the first successful connection would kill it.
+
+    Args:
+        early: The signals that were received before.
     """
     signals = Signals()
     before = {number: signal.signal(number, signals.remember) for number in (*STOP, *HANGUP)}
+    signals.early[:0] = early
     try:
         yield signals
     finally:
