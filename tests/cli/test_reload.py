@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.cli.reload import QUIET_SECONDS, reloading, wait_until_stable
+from proxy.cli.reload import QUIET_SECONDS, read_when_complete, reloading, wait_until_stable
 from proxy.errors import SettingsError
 from proxy.settings import Settings, load_settings
 from tests.conftest import SETTINGS
@@ -139,6 +139,21 @@ async def test_a_reload_waits_for_the_settings_and_then_for_every_file_that_they
     assert waited == [{path}, {path, key, token, override}]
     (caller,) = settings.access.keys
     assert caller.key.reveal() == "sk-the-whole-secret"
+
+
+async def test_a_reload_reads_the_files_of_references_again(tmp_path: Path) -> None:
+    path, key = tmp_path / "p.toml", tmp_path / "key"
+    path.write_text(
+        '[access]\nkeys = [{ name = "a", key = "${file:key}" }]\n[upstreams.chat]\nbase_url = "http://a/v1"'
+    )
+    found = []
+    for text in ("sk-the-first-key", "sk-the-second-key"):
+        key.write_text(text)
+        for file in (path, key):
+            os.utime(file, (0, 0))  # old, so that nobody can still be writing it
+        settings = await read_when_complete(functools.partial(load_settings, path, {}), path)
+        found += [caller.key.reveal() for caller in settings.access.keys]
+    assert found == ["sk-the-first-key", "sk-the-second-key"]
 
 
 async def test_a_missing_file_is_left_to_the_loader(tmp_path: Path) -> None:
