@@ -2,24 +2,29 @@
 
 import asyncio
 import contextlib
+import functools
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+from proxy.daemon_threads import start_call
 from proxy.errors import SettingsError
 from proxy.server.certificates import Certificates
 from proxy.settings import Settings, referenced_files
 from proxy.task_groups import task_group
 from proxy.telemetry import get_logger
 
+T = TypeVar("T")
 ServeBy = Callable[[Settings], Awaitable[None]]
 
 QUIET_SECONDS: Final = 0.5
 """A settings file that has not changed for this long is considered complete."""
 UNSTABLE_SECONDS: Final = 10.0
 """A settings file that still changes after this long is not loaded."""
+READ_SECONDS: Final = 30.0
+"""Reading files takes milliseconds, unless a file system hangs."""
 _POLL_SECONDS: Final = 0.1
 _BEING_WRITTEN: Final = "is still being written; write a new file next to it and rename it into place"
 
@@ -67,17 +72,35 @@ async def read_when_complete(load: Callable[[], Settings], file: Path | None) ->
     """Load the settings once no file that they consist of is being written.
 
     Args:
-        load: Reads and checks the settings. It runs in a thread.
+        load: Reads and checks the settings.
         file: The file that `load` reads. It may name further files with `${file:}`.
 
     Raises:
         SettingsError: They cannot be loaded.
     """
     if file is not None:
+        await in_time(functools.partial(_state, file))
         await wait_until_stable(file)
-        secrets = await asyncio.to_thread(referenced_files, file, os.environ)
-        await wait_until_stable(file, *secrets)
-    return await asyncio.to_thread(load)
+        files = [file, *await in_time(functools.partial(referenced_files, file, os.environ))]
+        await in_time(lambda: [*map(_state, files)])
+        await wait_until_stable(*files)
+    return await in_time(load)
+
+
+async def in_time(read: Callable[[], T]) -> T:
+    """Read files in a thread that keeps neither the event loop nor the end of the process waiting.
+
+    Raises:
+        SettingsError: It takes too long. Other errors are those of `read`.
+    """
+    reading = start_call(read, "reload")
+    await asyncio.wait([reading], timeout=READ_SECONDS)
+    if not reading.done():
+        raise SettingsError(
+            f"the files are not read after {READ_SECONDS:g} s: a network file system hangs, or a file is a "
+            "pipe; repair that and send SIGHUP again"
+        )
+    return reading.result()
 
 
 @contextlib.contextmanager
@@ -147,7 +170,7 @@ async def _reload_forever(
         hangup.clear()
         if certificates is not None:
             with certificate_failures_logged():
-                await asyncio.to_thread(certificates.reload)
+                await in_time(certificates.reload)
         with failures_logged():
             await serve_by(await read_when_complete(load, file))
             get_logger("proxy").info("reloaded")

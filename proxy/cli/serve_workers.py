@@ -10,7 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from proxy.cli.reload import certificate_failures_logged, failures_logged, read_when_complete, running
+from proxy.cli.reload import (
+    certificate_failures_logged,
+    failures_logged,
+    in_time,
+    read_when_complete,
+    running,
+)
 from proxy.cli.server import HARD_STOP_SECONDS
 from proxy.cli.service_folder import service_folder
 from proxy.cli.worker_configuration import WorkerConfiguration, pack
@@ -102,7 +108,7 @@ async def reload_workers(
         hangup.clear()
         if configuration.tls_contents is not None:
             with certificate_failures_logged():
-                files = await asyncio.to_thread(TlsContents.read, configuration.server)
+                files = await in_time(functools.partial(TlsContents.read, configuration.server))
                 changed = replace(configuration, tls_contents=files)
                 configuration = (
                     changed if await supervisor.offer(pack(files), pack(changed)) else configuration

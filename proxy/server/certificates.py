@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import os
 import ssl
 import tempfile
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import IO, Final, Self
 
 from proxy.errors import SettingsError
+from proxy.regular_files import open_regular
 from proxy.server.config import ServerConfig
 
 PROTOCOLS: Final = ["http/1.1"]
@@ -37,8 +39,7 @@ class TlsContents:
         """
         named = {key: getattr(config, key) for key in _FILES}
         with _explained(config):
-            contents = ((key, Path(path).read_bytes()) for key, path in named.items() if path is not None)
-            files = cls(tuple(contents))
+            files = cls(tuple((key, _content_of(path)) for key, path in named.items() if path is not None))
         _load(config, files)
         return files
 
@@ -97,7 +98,10 @@ def _load(config: ServerConfig, files: TlsContents | None) -> ssl.SSLContext:
     with contextlib.ExitStack() as stack:
         stack.enter_context(_explained(config))
         source = config
-        if files is not None:
+        if files is None:
+            for path in filter(None, map(functools.partial(getattr, config), _FILES)):
+                stack.enter_context(open_regular(Path(path)))  # OpenSSL would wait for the writer of a pipe.
+        else:
             source = copy.copy(config)
             for key, content in files.contents:
                 setattr(source, key, stack.enter_context(_path_of(content)))
@@ -106,6 +110,11 @@ def _load(config: ServerConfig, files: TlsContents | None) -> ssl.SSLContext:
         raise SettingsError("certfile, keyfile: TLS needs both")
     context.set_alpn_protocols(PROTOCOLS)
     return context
+
+
+def _content_of(path: str) -> bytes:
+    with open_regular(Path(path)) as file:
+        return file.read()
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
+from proxy.regular_files import open_regular
 from proxy.secret import Secret
 from proxy.settings.section import Checked, frozen, reject, suggestion
 from proxy.wire.endpoints import ENDPOINT_NAMES, Shape
@@ -241,7 +242,8 @@ def _readable(path: Path, info: ValidationInfo) -> Path:
     """Resolve a path against the settings folder (validation context `folder`) and check it can be read."""
     located: Path = (info.context or {}).get("folder", Path()) / path
     try:
-        located.open("rb").close()
+        with open_regular(located):
+            pass
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not the path of a file"
         reject(f"{_named(path, located)} cannot be read: {reason}")
@@ -299,7 +301,8 @@ def check_client_certificate(certificate: Path, key: Path | None) -> None:
 
 def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with open_regular(path) as file:
+            return file.read()
     except OSError:
         return b""
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from proxy.regular_files import open_regular
 from proxy.settings.section import KeyPath, Problem
 
 _REFERENCE = re.compile(
@@ -177,7 +178,8 @@ def is_text(value: str) -> bool:
 def _file_text(path: Path) -> str:
     """Read a file without its final newline."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        with open_regular(path) as file:
+            text = file.read().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError(f"the file {path} is not valid UTF-8") from None
     except OSError as error:

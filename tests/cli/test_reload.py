@@ -3,16 +3,19 @@
 import asyncio
 import functools
 import os
+import threading
 import time
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from proxy.cli.reload import QUIET_SECONDS, read_when_complete, reloading, wait_until_stable
 from proxy.errors import SettingsError
 from proxy.settings import Settings, load_settings
 from tests.conftest import SETTINGS
 from tests.credentials.fakes import virtually
+from tests.loopback import until
 from tests.pace import PATIENCE
 
 PIECES = [b"[access]\n", b"keys = [\n", b'{ name = "a", key = "sk-a",\n', b'models = ["cheap"] },\n]\n']
@@ -152,8 +155,55 @@ async def test_a_reload_reads_the_files_of_references_again(tmp_path: Path) -> N
         for file in (path, key):
             os.utime(file, (0, 0))  # old, so that nobody can still be writing it
         settings = await read_when_complete(functools.partial(load_settings, path, {}), path)
-        found += [caller.key.reveal() for caller in settings.access.keys]
+        found += [caller.key and caller.key.reveal() for caller in settings.access.keys]
     assert found == ["sk-the-first-key", "sk-the-second-key"]
+
+
+async def test_a_read_that_hangs_is_rejected_and_the_next_reload_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.cli.reload.READ_SECONDS", 0.05)
+    repaired, loads, served = threading.Event(), list[int](), asyncio.Event()
+    path = tmp_path / "p.toml"
+    path.write_text('[access]\nmode = "open"\n[upstreams.chat]\nbase_url = "http://a/v1"')
+    settings = load_settings(path, {})
+
+    def load() -> Settings:
+        loads.append(1)
+        if len(loads) == 1:
+            repaired.wait()
+        return settings
+
+    async def serve_by(_: Settings) -> None:
+        served.set()
+
+    hangup = asyncio.Event()
+    hangup.set()
+    with capture_logs() as lines:
+        async with asyncio.timeout(PATIENCE), reloading(hangup, serve_by, load):
+            await until(lambda: bool(lines))
+            monkeypatch.setattr("proxy.cli.reload.READ_SECONDS", PATIENCE)
+            hangup.set()
+            await served.wait()
+    repaired.set()
+    assert lines[0]["event"] == "reload_rejected"
+    assert "a network file system hangs, or a file is a pipe" in lines[0]["problems"][0]
+
+
+async def test_a_secret_that_becomes_a_pipe_is_rejected_and_its_file_works_again(tmp_path: Path) -> None:
+    path, key = tmp_path / "p.toml", tmp_path / "key"
+    path.write_text(
+        '[access]\nkeys = [{ name = "a", key = "${file:key}" }]\n[upstreams.chat]\nbase_url = "http://a/v1"'
+    )
+    load = functools.partial(load_settings, path, {})
+    os.mkfifo(key)
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(SettingsError, match="it is not a regular file"):
+            await read_when_complete(load, path)
+        key.unlink()
+        key.write_text("sk-of-the-file")
+        settings = await read_when_complete(load, path)
+    assert [caller.name for caller in settings.access.keys] == ["a"]
 
 
 async def test_a_missing_file_is_left_to_the_loader(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import stat
 import time
 from collections.abc import Iterable, Sequence
 from email.utils import formatdate
@@ -15,6 +14,7 @@ from proxy.credentials.sources.reply import Reply, is_token, life_of
 from proxy.credentials.sources.reply_faults import doubt_lifetime
 from proxy.credentials.sources.side_thread import SideThread
 from proxy.credentials.token import FetchedToken, LifetimeDoubt
+from proxy.regular_files import open_regular
 from proxy.secret import Secret
 from proxy.settings import FileCredential, StaticCredential
 from proxy.settings.credentials.http import candidates_of
@@ -190,18 +190,14 @@ class FileTokenSource(TokenSource):
 def _read(path: Path) -> tuple[bytes, float]:
     """Return the content of a file and its modification time."""
     try:
-        # Without O_NONBLOCK, opening a named pipe would block the thread indefinitely.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise TokenFetchError(f"{_SOURCE} is not a regular file")
+        with open_regular(path) as file:
+            changed = os.fstat(file.fileno()).st_mtime
             raw = file.read(BYTES_MAX + 1)
     except OSError as error:
         raise TokenFetchError(f"{_SOURCE} cannot be read: {error.strerror}") from None
     if len(raw) > BYTES_MAX:
         raise TokenFetchError(f"{_SOURCE} is too large")
-    return raw, status.st_mtime
+    return raw, changed
 
 
 class StaticTokenSource(TokenSource):

@@ -180,13 +180,13 @@ async def test_an_unreadable_file_is_a_temporary_failure_and_never_blocks(tmp_pa
     file.path.mkdir()
     assert await failure_of(file) in {
         "the token file cannot be read: Is a directory",
-        "the token file is not a regular file",
+        "the token file cannot be read: it is not a regular file",
     }
     file.path.rmdir()
     os.mkfifo(file.path)
     try:
         async with asyncio.timeout(PATIENCE):
-            assert await failure_of(file) == "the token file is not a regular file"
+            assert await failure_of(file) == "the token file cannot be read: it is not a regular file"
     finally:  # otherwise a thread that opens the pipe would wait beyond the test
         os.close(os.open(file.path, os.O_RDWR | os.O_NONBLOCK))
 

@@ -41,7 +41,7 @@ def test_a_rejection_must_not_match_every_response(keys: dict[str, object], prob
 
 
 def test_a_key_file_needs_its_certificate(tmp_path: object) -> None:
-    assert "requires client_cert as well" in refusal(RequestSection, source="http", client_key="/dev/null")
+    assert "requires client_cert as well" in refusal(RequestSection, source="http", client_key=__file__)
 
 
 def test_the_default_rejection_is_a_401_and_tokens_are_shared_in_one_process() -> None:
