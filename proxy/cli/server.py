@@ -15,15 +15,16 @@ from pathlib import Path
 from typing import Final, cast
 
 from proxy.errors import SettingsError
-from proxy.server.config import RULES, ServerConfig, problem_with
+from proxy.server.config import RULES, TLS_KEYS, ServerConfig, problem_with
 from proxy.settings.locations import key_lines
-from proxy.settings.section import suggestion
+from proxy.settings.section import listed, suggestion
 from proxy.shipped import nearest
 
 HARD_STOP_SECONDS: Final = 5.0
 FIRST_INHERITED: Final = 3
 """The first descriptor of socket activation."""
 
+_KNOWN: Final = f"known: {listed(RULES)}"
 _BIND_CURES: Final = {
     errno.EADDRINUSE: ": another program listens there; stop it, or take another port with --bind HOST:PORT "
     "(make run PORT=6000)",
@@ -50,9 +51,10 @@ def load_server_config(bind: str | None, path: Path | None = None) -> ServerConf
         raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise SettingsError(f"{path}: not valid TOML: {error}") from error
-    problems = {key: problem_with(key, value) for key, value in values.items()}
-    unknown = {key for key in values if not hasattr(ServerConfig, key)}  # Hypercorn itself accepts any key
-    problems |= {key: f"unknown key, {suggestion(key, RULES)}" for key in unknown}
+    except RecursionError:
+        raise SettingsError(f"{path}: not valid TOML: nested too deeply") from None
+    problems = {key: problem_with(key, value) or _needed_for(key, values) for key, value in values.items()}
+    problems |= {key: _unknown(key) for key in values.keys() - RULES.keys()}
     lines = key_lines(text)
     words = [f"{path}:{lines[key,]}: {key}: {problem}" for key, problem in problems.items() if problem]
     if words:
@@ -63,6 +65,19 @@ def load_server_config(bind: str | None, path: Path | None = None) -> ServerConf
     config.accesslog = None  # The application writes one line per exchange.
     config.errorlog = logging.getLogger("hypercorn.error")
     return config
+
+
+def _unknown(key: str) -> str:
+    """Say what is wrong with a key that the server does not read; Hypercorn itself accepts any key."""
+    if hasattr(ServerConfig, key):
+        return f"has no effect, because the server does not read this key of Hypercorn: remove it; {_KNOWN}"
+    return f"unknown key, {suggestion(key, RULES)}"
+
+
+def _needed_for(key: str, values: Mapping[str, object]) -> str | None:
+    """Say which key is missing for one of TLS: without a certificate the server would speak plain HTTP."""
+    missing = [needed for needed in ("certfile", "keyfile") if key in TLS_KEYS and needed not in values]
+    return f"needs {' and '.join(missing)} as well: without them there is no TLS" if missing else None
 
 
 def inherited_sockets(environment: Mapping[str, str]) -> list[socket.socket]:

@@ -45,6 +45,8 @@ RULES: Final = {
     "ciphers": _TEXT,
 }
 """The keys that the server reads, and what their values must be."""
+TLS_KEYS: Final = frozenset({"certfile", "keyfile", "keyfile_password", "ca_certs", "ciphers"})
+"""The keys that have an effect only with TLS, which needs the first two."""
 
 
 def problem_with(key: str, value: object) -> str | None:

@@ -15,6 +15,7 @@ import pytest
 from proxy.cli.serve import check_binds
 from proxy.cli.server import inherited_sockets, load_server_config
 from proxy.errors import SettingsError
+from proxy.server.config import RULES, TLS_KEYS, ServerConfig
 from proxy.settings import load_settings
 from tests.cli.processes import ROOT, read_until
 from tests.pace import PATIENCE
@@ -123,3 +124,28 @@ def test_a_wrong_value_of_the_server_is_reported_with_its_line(
         load_server_config(None, path)
     (message,) = caught.value.problems
     assert message.startswith(f"{path}:2: {problem}")
+
+
+@pytest.mark.parametrize("key", sorted({key for key in dir(ServerConfig) if key[0] != "_"} - RULES.keys()))
+def test_a_key_that_the_server_does_not_read_is_rejected(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "hypercorn.toml"
+    path.write_text(f"workers = 1\n{key} = 1\n")
+    with pytest.raises(SettingsError, match=rf"hypercorn\.toml:2: {key}: has no effect"):
+        load_server_config(None, path)
+
+
+@pytest.mark.parametrize("key", sorted(TLS_KEYS))
+def test_a_key_of_tls_needs_a_certificate(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "hypercorn.toml"
+    path.write_text(f'\n{key} = "some"\n')
+    with pytest.raises(SettingsError, match=rf":2: {key}: needs (certfile|keyfile).* there is no TLS"):
+        load_server_config(None, path)
+    path.write_text("".join(f'{each} = "some"\n' for each in {key, "certfile", "keyfile"}))
+    assert getattr(load_server_config(None, path), key) == "some"
+
+
+def test_a_file_of_deeply_nested_tables_is_rejected(tmp_path: Path) -> None:
+    path = tmp_path / "hypercorn.toml"
+    path.write_text(f"bind = {'[' * 20_000}{']' * 20_000}")
+    with pytest.raises(SettingsError, match="nested too deeply"):
+        load_server_config(None, path)
