@@ -1,14 +1,14 @@
 """Mask secrets in an upstream's responses, in any form in which servers quote them (pure).
 
 Each byte of a secret becomes an asterisk, so the lengths of headers and bodies do not change, and JSON stays
-valid.
+valid. Secrets can contain one another or overlap, so all of them are searched in the original bytes.
 """
 
 import base64
 import functools
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final, Self
 from urllib.parse import quote
 
@@ -43,12 +43,22 @@ class Redactor:
 
     def redact(self, data: bytes) -> bytes:
         """Mask the secrets in data; return the same object if there are none."""
+        masked: bytearray | None = None
+        for start, end in self._places(data):
+            if masked is None:
+                masked = bytearray(data)
+            masked[start:end] = b"*" * (end - start)
+        return data if masked is None else bytes(masked)
+
+    def _places(self, data: bytes) -> Iterator[tuple[int, int]]:
+        """Yield start and end of every occurrence of every secret, also of those that overlap."""
         for literal in self._literals:
-            if data.find(literal) >= 0:
-                data = data.replace(literal, b"*" * len(literal))
+            start = data.find(literal)
+            while start >= 0:
+                yield start, start + len(literal)
+                start = data.find(literal, start + 1)
         for secret in self._special:
-            data = secret.redact(data)
-        return data
+            yield from secret.places(data)
 
     def redact_values(self, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """Mask the secrets in header values."""
@@ -87,10 +97,11 @@ class _Special:
         self._secret = secret
         self._longest_run = max(_NEVER_ESCAPED.findall(secret), key=len, default="").encode()
 
-    def redact(self, data: bytes) -> bytes:
-        if self._longest_run not in data or self._pattern.search(data) is None:
-            return data
-        return self._pattern.sub(lambda found: b"*" * len(found[0]), data)
+    def places(self, data: bytes) -> Iterator[tuple[int, int]]:
+        found = self._pattern.search(data) if self._longest_run in data else None
+        while found is not None:
+            yield found.span()
+            found = self._pattern.search(data, found.start() + 1)
 
     @functools.cached_property
     def _pattern(self) -> re.Pattern[bytes]:
@@ -134,23 +145,33 @@ def _longest(text: str) -> int:
 
 
 class RedactedStream:
-    """Masks the secrets in one body, also those that are split between pieces."""
+    """Masks the secrets in one body, also those that are split between pieces.
+
+    A byte is returned when all occurrences to which it can belong have arrived. They are searched in the
+    original bytes, so those before it are kept for as long as an occurrence can begin there.
+    """
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
-        self._held = b""
+        self._overlap = max(0, redactor.longest - 1)
+        self._kept = b""
+        self._returned = 0
+        """How many of the kept bytes have been returned."""
 
     def feed(self, piece: bytes) -> bytes:
         """Add a piece; return the masked bytes except the last ones, which may begin a secret."""
-        seen = self._redactor.redact(self._held + piece)
-        cut = max(0, len(seen) - self._redactor.longest + 1)
-        self._held = seen[cut:]
-        return seen[:cut]
+        original = self._kept + piece
+        end = max(self._returned, len(original) - self._overlap)
+        masked = self._redactor.redact(original)[self._returned : end]
+        start = max(0, end - self._overlap)
+        self._kept, self._returned = original[start:], end - start
+        return masked
 
     def flush(self) -> bytes:
         """Return the remaining bytes at the end of the body."""
-        held, self._held = self._held, b""
-        return held
+        masked = self._redactor.redact(self._kept)[self._returned :]
+        self._kept, self._returned = b"", 0
+        return masked
 
 
 class Expansion:

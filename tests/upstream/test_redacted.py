@@ -12,7 +12,8 @@ import pytest
 from aiohttp import WSMsgType, web
 
 from proxy.credentials import UpstreamCredential
-from proxy.upstream.redacted import TOKENS_REMEMBERED
+from proxy.secret_detection import random_parts
+from proxy.upstream.redacted import TOKENS_REMEMBERED, SentSecrets
 from proxy.wire.event_stream import HEARTBEAT
 from proxy.wire.headers import find_header
 from tests.blueprints.test_realtime import HANDSHAKE, connected
@@ -152,6 +153,25 @@ async def test_an_error_that_cannot_be_expanded_is_not_relayed(run_proxy: RunPro
         await caller.send("POST", CHAT, JSON, body=b"{}")
         answer = await caller.answer()
         assert (answer.status, answer.header("x-should-retry")) == (502, ["false"])
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "user7:pa55word-Zx84f9aK2mN7pQ1rS8tV3-tail99",
+        "sk-corp_9dK3_aB3dE5fG7hJ9kL1mN3pQ5r_TAIL77xx",
+        "Basic dXNlcjpwYXNz+abcDEF12345678901234==",
+    ],
+)
+def test_a_header_is_masked_as_a_whole_although_a_part_of_it_looks_random(value: str) -> None:
+    redactor = SentSecrets({"X-Api-Key": value}).add(None)
+    assert random_parts(value)
+    body = f"bad key {value}, sorry".encode()
+    stars = f"bad key {'*' * len(value)}, sorry".encode()
+    assert redactor.redact(body) == stars
+    for cut in range(len(body)):
+        stream = redactor.stream()
+        assert stream.feed(body[:cut]) + stream.feed(body[cut:]) + stream.flush() == stars
 
 
 async def test_a_late_response_does_not_contain_its_own_token() -> None:

@@ -146,6 +146,62 @@ def test_a_secret_is_masked_wherever_the_reads_end(
         assert form[2:-4] not in got
 
 
+NESTED = [
+    "user7:pa55word-Zx84f9aK2mN7pQ1rS8tV3-tail99",
+    "pa55word-Zx84f9aK2mN7pQ1rS8tV3",
+    "Zx84f9aK2mN7pQ1rS8tV3",
+    "tV3-tail99/and+more",  # overlaps the first
+    "abcabcabcabc",  # overlaps itself
+    "0000000\\",
+]
+
+
+def occurrences(secret: str, body: bytes) -> set[int]:
+    """The places of all bytes that belong to a secret, as it is or in JSON or in a URL."""
+    forms = {secret.encode(), json.dumps(secret)[1:-1].encode(), quote(secret, safe="").encode()}
+    starts = {(form, at) for form in forms for at in range(len(body)) if body.startswith(form, at)}
+    return {place for form, at in starts for place in range(at, at + len(form))}
+
+
+@st.composite
+def quotes_of_secrets(draw: st.DrawFn) -> bytes:
+    """A text of secrets, their parts and other characters, each as it is or in JSON or in a URL."""
+    parts = st.one_of(
+        st.sampled_from(NESTED),
+        st.sampled_from(NESTED).flatmap(lambda secret: st.integers(1, len(secret)).map(lambda n: secret[:n])),
+        st.sampled_from(NESTED).flatmap(
+            lambda secret: st.integers(1, len(secret)).map(lambda n: secret[-n:])
+        ),
+        st.sampled_from(["abc", "/and+more", " ", "\\", "key: ", "u005c"]),
+    )
+    writers = st.sampled_from([str, lambda text: json.dumps(text)[1:-1], lambda text: quote(text, safe="")])
+    return "".join(draw(writers)(part) for part in draw(st.lists(parts, max_size=8))).encode()
+
+
+@given(quotes_of_secrets(), st.lists(st.integers(0, 300), max_size=12), st.permutations(NESTED))
+def test_exactly_the_bytes_of_secrets_that_overlap_are_masked_wherever_the_reads_end(
+    body: bytes, cuts: list[int], secrets: list[str]
+) -> None:
+    body += b"." * 100
+    hidden = set().union(*(occurrences(secret, body) for secret in NESTED))
+    redactor = Redactor(secrets)
+    stream = redactor.stream()
+    ends = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
+    pieces = [stream.feed(body[start:end]) for start, end in itertools.pairwise(ends)]
+    got = b"".join(pieces) + stream.flush()
+    assert got == redactor.redact(body)
+    assert [place for place in sorted(hidden) if got[place] != ord("*")] == []
+    assert all(shown in {sent, ord("*")} for shown, sent in zip(got, body, strict=True))
+
+
+def test_bytes_that_belong_to_no_secret_stay_next_to_secrets_that_overlap() -> None:
+    first, second = NESTED[0], NESTED[3]
+    whole = first.removesuffix("tV3-tail99") + second
+    body = f"bad key {whole}, tail99 {NESTED[2]}".encode()
+    stars = f"bad key {'*' * len(whole)}, tail99 {'*' * len(NESTED[2])}".encode()
+    assert Redactor(NESTED).redact(body) == stars
+
+
 def test_masking_costs_linear_time() -> None:
     redactor = Redactor(["a" * 4000 + "b"])  # The secret seems to begin everywhere and ends nowhere.
     assert redactor.redact(b"a" * (4 << 20)) == b"a" * (4 << 20)
