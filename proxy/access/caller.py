@@ -9,6 +9,7 @@ import msgspec
 from proxy.errors import EndpointForbidden, ModelForbidden
 from proxy.settings import ANY_MODEL, CallerKey
 from proxy.wire.endpoints import Endpoint, ModelPlace
+from proxy.wire.request_json import MODEL_CHARACTERS_MAX
 from proxy.wire.request_model import InspectedRequest, find_ambiguity, named_models
 
 if TYPE_CHECKING:
@@ -107,11 +108,12 @@ class Caller(msgspec.Struct, frozen=True):
             self._check(models)
 
     def may_use(self, model: str) -> bool:
-        """Whether the key allows a model."""
+        """Whether the key allows a model. One whose name is too long to be compared is not allowed."""
         if not self.is_limited:
             return True
-        # A server may take a control character for the end of a name.
-        return model.isprintable() and any(fnmatchcase(model, allowed) for allowed in self.models)
+        if len(model) > MODEL_CHARACTERS_MAX or not model.isprintable():
+            return False  # A server may take a control character for the end of a name.
+        return any(fnmatchcase(model, allowed) for allowed in self.models)
 
     def _check(self, models: Iterable[str]) -> None:
         if not all(map(self.may_use, models)):

@@ -10,7 +10,7 @@ from proxy.wire.endpoints import Charge
 from proxy.wire.form_body import MULTIPART_FORM
 from proxy.wire.headers import media_type
 from proxy.wire.request_json import JSON, NO_FIELDS
-from proxy.wire.request_model import check_unambiguous, content_types
+from proxy.wire.request_model import check_model_length, check_unambiguous, content_types
 
 _COMPRESSED: Final = (
     "the request body has a Content-Encoding, but the proxy has to read the body; "
@@ -36,11 +36,12 @@ async def admit_request(exchange: ExchangeScope, request: CallerRequest) -> None
 
     Raises:
         EndpointForbidden, ModelForbidden: The caller may not use the endpoint or the model.
-        InvalidRequest: Two servers could read two models in the request, or it is compressed and has to be
-            read.
+        InvalidRequest: Two servers could read two models in the request, its model has too long a name, or it
+            is compressed and has to be read.
         RateLimited: The caller has too many streams.
     """
     caller, record = request.caller, exchange.record
+    check_model_length(request)
     record.endpoint, record.model, record.bytes_up = request.endpoint.name, request.model, len(request.body)
     caller.check_endpoint(request.endpoint)
     caller.check_models(request)

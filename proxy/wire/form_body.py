@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import msgspec
 from werkzeug.http import parse_options_header
 
-from proxy.wire.request_json import word_for_model
+from proxy.wire.request_json import MODEL_CHARACTERS_MAX, word_for_model
 
 MULTIPART_FORM: Final = b"multipart/form-data"
 PARTS_MAX: Final = 200
@@ -96,7 +96,9 @@ def read_form(content_type: bytes, head: bytes) -> Form:
         model = head[part.start : part.end].decode()
     except UnicodeDecodeError:
         return Form()
-    is_plain = is_plain and model.isprintable() and model == model.strip()
+    is_plain = (
+        is_plain and len(model) <= MODEL_CHARACTERS_MAX and model.isprintable() and model == model.strip()
+    )
     return Form(model, (part.start, part.end), is_plain, other_model_word=word)
 
 

@@ -18,6 +18,8 @@ MEMBERS_MAX: Final = 2_000
 """A body with more top-level members is rejected, because each one takes a step in the event loop."""
 NAME_CHARACTERS_MAX: Final = 1_000
 """A body with a longer name of a top-level member is rejected, because words are searched in each name."""
+MODEL_CHARACTERS_MAX: Final = 1_000
+"""A request for a model with a longer name is rejected, because the name is compared with patterns."""
 
 _NAMES: Final = frozenset({"model", "stream"})
 _WORDS_FOR_MODELS: Final = (

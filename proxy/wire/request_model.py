@@ -15,7 +15,7 @@ from proxy.errors import InvalidRequest
 from proxy.wire.endpoints import Endpoint, ModelPlace
 from proxy.wire.form_body import MULTIPART_FORM, NO_FORM, Form
 from proxy.wire.headers import Headers, content_coding, media_type, with_hyphens
-from proxy.wire.request_json import JSON, NO_FIELDS, RequestFields, word_for_model
+from proxy.wire.request_json import JSON, MODEL_CHARACTERS_MAX, NO_FIELDS, RequestFields, word_for_model
 
 MODEL_KEYS_MAX: Final = 1000
 """If JSON has more keys for models, it is uncertain which of them run."""
@@ -108,6 +108,19 @@ def _has_escaped_letters(text: bytes) -> bool:
     """Whether JSON has escaped letters. Encoders do not escape them, so they may be meant to hide a key."""
     # Without pairs of backslashes, each one that is left begins an escape.
     return _ESCAPED_LETTER.search(text.replace(rb"\\", b"")) is not None
+
+
+def check_model_length(request: InspectedRequest) -> None:
+    """Reject a request for a model whose name is too long, wherever the request names it.
+
+    Raises:
+        InvalidRequest: The name in the path, the query, the JSON or the form has too many characters.
+    """
+    for name in (request.outer_model, request.fields.model, request.form.model):
+        if name is not None and len(name) > MODEL_CHARACTERS_MAX:
+            raise InvalidRequest(
+                f"the name of the model has more than {MODEL_CHARACTERS_MAX} characters", param="model"
+            )
 
 
 def check_unambiguous(request: InspectedRequest) -> None:

@@ -7,6 +7,7 @@ from proxy.errors import EndpointForbidden, ModelForbidden
 from proxy.settings import ANY_MODEL, CallerKey
 from proxy.wire.endpoints import Endpoint
 from proxy.wire.paths import find_target
+from proxy.wire.request_json import MODEL_CHARACTERS_MAX
 
 LIMITED = Caller("app", models=("gpt-*", "bge-m3"))
 
@@ -39,6 +40,14 @@ def test_rates_and_budgets_are_parsed_once() -> None:
 )
 def test_a_pattern_covers_the_whole_name_in_its_case(model: str, *, allowed: bool) -> None:
     assert LIMITED.may_use(model) is allowed
+
+
+def test_a_name_that_is_too_long_to_be_compared_is_not_allowed() -> None:
+    assert LIMITED.may_use("gpt-".ljust(MODEL_CHARACTERS_MAX, "x"))
+    model = "gpt-".ljust(MODEL_CHARACTERS_MAX + 1, "x")
+    assert not LIMITED.may_use(model)
+    with pytest.raises(ModelForbidden):
+        LIMITED.check_message(f'{{"model": "{model}"}}')
 
 
 def test_only_listed_endpoints_are_allowed() -> None:

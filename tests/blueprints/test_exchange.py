@@ -12,6 +12,7 @@ import pytest
 
 from proxy.app import create_app
 from proxy.settings import load_settings
+from proxy.wire.request_json import MODEL_CHARACTERS_MAX
 from tests.conftest import KEY, SETTINGS, STATIC, RunProxy
 from tests.loopback import serve_on_loopback, until
 from tests.raw_caller import RawAnswer, RawCaller, raw_caller
@@ -19,6 +20,7 @@ from tests.raw_upstream import Conversation, raw_upstream
 
 CHAT = "/v1/chat/completions"
 JSON = "Content-Type: application/json"
+FORM = "Content-Type: multipart/form-data; boundary=b"
 SMALL_LIMIT = "[limits]\nmax_body_bytes = 1000"
 
 
@@ -79,6 +81,40 @@ async def test_invalid_json_is_400_and_is_not_forwarded(run_proxy: RunProxy, bod
         assert answer.status == 400
         assert await code_of(caller, answer) == "invalid_request"
     assert upstream.requests == []
+
+
+def form(model: str) -> bytes:
+    """Return a form with a model."""
+    return f'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\n{model}\r\n--b--\r\n'.encode()
+
+
+@pytest.mark.parametrize("key", ["", 'models = ["*a*", "m"]'], ids=["any key", "a key limited to models"])
+@pytest.mark.parametrize("place", ["json", "form", "path"])
+async def test_a_model_with_a_long_name_is_400_wherever_it_is_named(
+    run_proxy: RunProxy, place: str, key: str
+) -> None:
+    """Its name is compared with patterns on the event loop."""
+    key = f'[[access.keys]]\nname = "other"\nkey = "sk-other-5d21"\n{key}'
+    route = '[[routes.models]]\nmatch = "*a*"\nupstream = "embed"'
+    async with (
+        raw_upstream(ok) as upstream,
+        run_proxy(upstream.url, more=f"{key}\n{route}") as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        for length, status in ((MODEL_CHARACTERS_MAX, 200), (MODEL_CHARACTERS_MAX + 1, 400)):
+            model = "a" * length
+            method, target, header, body = {
+                "json": ("POST", CHAT, JSON, json.dumps({"model": model}).encode()),
+                "form": ("POST", "/v1/audio/transcriptions", FORM, form(model)),
+                "path": ("GET", f"/v1/models/{model}", JSON, b""),
+            }[place]
+            await caller.send(method, target, header, body=body, key="sk-other-5d21")
+            answer = await caller.answer()
+            told = await caller.body(answer)
+            assert (answer.status, b"more than 1000 characters" in told) == (status, status == 400)
+        await until(lambda: len(proxy.exchanges) == 2)
+    assert len(upstream.requests) == 1
+    assert "a" * (MODEL_CHARACTERS_MAX + 1) not in repr(proxy.exchanges[1].get("model"))
 
 
 @pytest.mark.parametrize("content_type", ["application/json", "text/plain"])

@@ -5,6 +5,7 @@ from typing import Final, cast
 
 import pytest
 from limits import parse
+from msgspec.structs import replace
 
 from proxy.access import Caller, CallerLimits
 from proxy.access.load import Load
@@ -17,7 +18,7 @@ from proxy.telemetry.loop_lag import LoopLag
 from proxy.telemetry.readings import OTHER_MODEL, UsageKey
 from proxy.upstream.requests import CallerRequest
 from proxy.wire.endpoints import CHAT_COMPLETIONS, EMBEDDINGS, REALTIME, Endpoint
-from proxy.wire.request_json import read_fields
+from proxy.wire.request_json import MODEL_CHARACTERS_MAX, read_fields
 
 JSON: Final = (b"content-type", b"application/json")
 
@@ -92,6 +93,16 @@ async def test_forbidden_requests_are_rejected(
     async with scope(services) as exchange:
         with pytest.raises(error):
             await admit_request(exchange, request_of(caller, body))
+
+
+async def test_a_model_with_a_long_name_is_rejected_before_it_is_recorded(services: Services) -> None:
+    """A WebSocket names it in its query."""
+    name = "m" * (MODEL_CHARACTERS_MAX + 1)
+    request = replace(request_of(Caller("a"), b"{}", REALTIME), model=name, outer_model=name)
+    async with scope(services) as exchange:
+        with pytest.raises(InvalidRequest, match="more than 1000 characters"):
+            await admit_request(exchange, request)
+    assert exchange.record.model is None
 
 
 async def test_a_rate_counts_requests_of_all_scopes(services: Services) -> None:
