@@ -27,8 +27,8 @@ from proxy.upstream.repair_threads import RepairThreads
 from proxy.upstream.repaired import INLINE_BYTES_MAX, ResponseRepairs
 from proxy.upstream.requests import CallerRequest, UpstreamRequest
 from proxy.upstream.routing import Route
-from proxy.wire.form_body import MULTIPART_FORM, replace_form_model
-from proxy.wire.headers import find_header, media_type, request_headers
+from proxy.wire.form_body import replace_form_model
+from proxy.wire.headers import request_headers
 from proxy.wire.repairs import Call, read_call, repair_request
 from proxy.wire.request_json import NO_FIELDS, replace_model
 from proxy.wire.retry_after import read_retry_after
@@ -207,9 +207,8 @@ class Attempts:
     def _write_body(self, request: CallerRequest, route: Route) -> bytes:
         """Return the body with the upstream's name of the model, repaired for this upstream and caller."""
         body = request.body
-        content_type = find_header(request.headers, b"content-type") or b""
-        if route.rename is not None and media_type(content_type) == MULTIPART_FORM:
-            return replace_form_model(content_type, body, route.rename)
+        if route.rename is not None and request.form.model is not None:
+            return replace_form_model(request.form, body, route.rename)
         if request.fields is NO_FIELDS or not request.is_whole:  # not JSON
             return body
         if route.rename is not None:

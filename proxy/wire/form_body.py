@@ -1,6 +1,7 @@
 """Find the model in the beginning of a multipart form (RFC 7578).
 
-It takes linear time, since every step moves forward and the number and headers of the parts are bounded.
+It takes linear time, since every step moves forward and the number and headers of the parts are bounded. Few
+headers are read that no client writes, because werkzeug takes a millisecond for each KiB of them.
 """
 
 import re
@@ -17,7 +18,12 @@ PARTS_MAX: Final = 200
 """The number of parts above which the model is not searched."""
 
 _PREAMBLE_BYTES_MAX: Final = 1024
-_HEADER_BYTES_MAX: Final = 8 * 1024
+_PART_HEADER_BYTES_MAX: Final = 4 * 1024
+_HEADER_BYTES_MAX: Final = 64 * 1024
+"""The size of the headers of all parts above which the model is not searched."""
+_ODD_BYTES_MAX: Final = 4 * 1024
+"""The size of all Content-Dispositions that are not plain above which the model is not searched."""
+_CONTENT_TYPE_BYTES_MAX: Final = 1024
 _LINE_END: Final = re.compile(rb"[ \t]*+(?:\r\n|--)")
 _BLANK_LINE: Final = b"\r\n\r\n"
 # The forms that OpenAI's SDKs, httpx, requests, curl and browsers write. All parsers read them alike.
@@ -26,8 +32,8 @@ _PLAIN_TYPE: Final = re.compile(
 )
 _PLAIN_DISPOSITION: Final = re.compile(
     r'form-data; ?name=(?:"(?P<quoted>[^"\\%;=\x00-\x1f]*)"|(?P<token>[\w.-]+))'
-    r'(?:; ?filename="[^"\\;=\x00-\x1f]*")?(?:; ?filename\*=utf-8\'\'[\w.~%!$&+-]*)?',
-    re.IGNORECASE,
+    r'(?P<file>(?:; ?filename="[^"\\;=\x00-\x1f]*")?(?:; ?filename\*=utf-8\'\'[\w.~%!$&+-]*)?)',
+    re.IGNORECASE | re.ASCII,
 )
 _PLAIN_HEADERS: Final = frozenset({"content-disposition", "content-type", "content-length"})
 
@@ -62,6 +68,8 @@ class _Part(NamedTuple):
 class _Field(NamedTuple):
     name: str
     is_file: bool
+    is_plain: bool
+    """Whether all parsers read its headers alike."""
 
 
 def read_form(content_type: bytes, head: bytes) -> Form:
@@ -76,15 +84,16 @@ def read_form(content_type: bytes, head: bytes) -> Form:
         return Form()
     delimiter = b"--" + boundary
     parts = [*_parts(delimiter, head)]
-    fields = [_field(part) for part in parts]
+    fields = _read_fields(parts)
+    if fields is None:
+        return Form()
     names = [None if field is None else "" if field.is_file else field.name for field in fields]
     repeated = next((name for name in ("model", "stream") if names.count(name) > 1), None)
     if len(parts) > PARTS_MAX or repeated is not None:
         return Form(repeated=repeated)
     is_plain = (
         _PLAIN_TYPE.fullmatch(content_type) is not None
-        and all(name is not None and _is_plain_name(name) for name in names)
-        and all(map(_is_plain_part, parts))
+        and all(field is not None and field.is_plain for field in fields)
         and _is_plain_frame(delimiter, head, parts)
     )
     others = [field.name for field in fields if field is not None and field.name != "model"]
@@ -102,9 +111,8 @@ def read_form(content_type: bytes, head: bytes) -> Form:
     return Form(model, (part.start, part.end), is_plain, other_model_word=word)
 
 
-def replace_form_model(content_type: bytes, head: bytes, name: str) -> bytes:
-    """Replace the model of a form, and keep all other bytes."""
-    form = read_form(content_type, head)
+def replace_form_model(form: Form, head: bytes, name: str) -> bytes:
+    """Replace the model of a form that `read_form` has read, and keep all other bytes."""
     if form.model is None:
         return head
     start, end = form.span
@@ -112,6 +120,8 @@ def replace_form_model(content_type: bytes, head: bytes, name: str) -> bytes:
 
 
 def _boundary(content_type: bytes) -> bytes:
+    if len(content_type) > _CONTENT_TYPE_BYTES_MAX:
+        return b""
     return parse_options_header(content_type.decode("latin-1"))[1].get("boundary", "").encode("latin-1")
 
 
@@ -126,7 +136,7 @@ def _parts(delimiter: bytes, head: bytes) -> Iterator[_Part]:
             return
         headers = line_end.end()
         # Without headers, the line end of the delimiter also belongs to the blank line.
-        blank = head.find(_BLANK_LINE, headers - 2, headers + _HEADER_BYTES_MAX)
+        blank = head.find(_BLANK_LINE, headers - 2, headers + _PART_HEADER_BYTES_MAX)
         following = _find_delimiter(delimiter, head, blank + 2)
         if blank < 0 or following < 0:
             return
@@ -149,34 +159,47 @@ def _find_delimiter(delimiter: bytes, head: bytes, place: int) -> int:
     return -1
 
 
+def _read_fields(parts: list[_Part]) -> list[_Field | None] | None:
+    """Return the field of each part, None for a part that is not one; None if reading them takes too long."""
+    if sum(len(part.headers) for part in parts) > _HEADER_BYTES_MAX:
+        return None
+    fields = list[_Field | None]()
+    odd_bytes = 0
+    for part in parts:
+        headers = [*_headers(part)]
+        names = [name for name, _ in headers]
+        if names.count("content-disposition") != 1:
+            fields.append(None)
+            continue
+        disposition = dict(headers)["content-disposition"]
+        plain = _PLAIN_DISPOSITION.fullmatch(disposition)
+        if plain is not None:
+            name = plain["quoted"] or plain["token"] or ""
+            is_plain = _is_plain_name(name) and len({*names}) == len(names) and {*names} <= _PLAIN_HEADERS
+            fields.append(_Field(name, bool(plain["file"]), is_plain))
+            continue
+        odd_bytes += len(disposition)
+        if odd_bytes > _ODD_BYTES_MAX:
+            return None
+        fields.append(_read_odd_field(disposition))
+    return fields
+
+
 def _headers(part: _Part) -> Iterator[tuple[str, str]]:
     for line in part.headers.decode("latin-1").split("\r\n"):
         name, _, value = line.partition(":")
         yield name.lower(), value.strip(" \t")
 
 
-def _field(part: _Part) -> _Field | None:
-    """Return the field of a part; None if it is not one."""
-    values = [value for name, value in _headers(part) if name == "content-disposition"]
-    if len(values) != 1:
-        return None
-    kind, options = parse_options_header(values[0])
+def _read_odd_field(disposition: str) -> _Field | None:
+    kind, options = parse_options_header(disposition)
     if kind.lower() != "form-data" or "name" not in options:
         return None
-    return _Field(options["name"], "filename" in options)
+    return _Field(options["name"], "filename" in options, is_plain=False)
 
 
 def _is_plain_name(name: str) -> bool:
     return name == "model" or name.casefold().strip(" []") != "model"
-
-
-def _is_plain_part(part: _Part) -> bool:
-    headers = [*_headers(part)]
-    names = [name for name, _ in headers]
-    disposition = _PLAIN_DISPOSITION.fullmatch(dict(headers).get("content-disposition", ""))
-    if disposition is None or not _is_plain_name(disposition["quoted"] or disposition["token"] or ""):
-        return False
-    return len({*names}) == len(names) and {*names} <= _PLAIN_HEADERS
 
 
 def _is_plain_frame(delimiter: bytes, head: bytes, parts: list[_Part]) -> bool:

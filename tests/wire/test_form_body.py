@@ -4,14 +4,20 @@ import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from werkzeug.http import parse_options_header
 
-from proxy.wire.form_body import read_form, replace_form_model
+from proxy.wire.form_body import NO_FORM, read_form, replace_form_model
 
 TYPE = b"multipart/form-data; boundary=b"
 
 
 def part(name: str, value: bytes, more: str = "") -> bytes:
     return f'--b\r\nContent-Disposition: form-data; name="{name}"{more}\r\n\r\n'.encode() + value + b"\r\n"
+
+
+def replaced(body: bytes, name: str) -> bytes:
+    """Replace the model."""
+    return replace_form_model(read_form(TYPE, body), body, name)
 
 
 FILE = part("file", b"RIFF\x00\xff\r\n--bmodel", '; filename="a.wav"\r\nContent-Type: audio/wav')
@@ -34,7 +40,7 @@ END = b"--b--\r\n"
 )
 def test_only_the_model_is_found_and_replaced(body: bytes) -> None:
     assert read_form(TYPE, body).model == "whisper-1"
-    assert replace_form_model(TYPE, body, "corp\\1") == body.replace(b"whisper-1", b"corp\\1")
+    assert replaced(body, "corp\\1") == body.replace(b"whisper-1", b"corp\\1")
 
 
 @pytest.mark.parametrize(
@@ -52,11 +58,13 @@ def test_only_the_model_is_found_and_replaced(body: bytes) -> None:
         part("x", b"y") * 4000 + MODEL + END,
         b"\r\n" * 50_000 + MODEL + END,
         b"--b\r\n" + b"a: b\r\n" * 20_000 + MODEL.removeprefix(b"--b\r\n") + END,
+        part("x", b"y", "\r\nx: " + "y" * 1000) * 100 + MODEL + END,
+        part("x", b"y", "; a=b" * 50) * 50 + MODEL + END,
     ],
 )
 def test_a_form_without_one_whole_model_does_not_change(body: bytes) -> None:
     assert read_form(TYPE, body).model is None
-    assert replace_form_model(TYPE, body, "corp") is body
+    assert replaced(body, "corp") is body
 
 
 @pytest.mark.parametrize(
@@ -133,6 +141,36 @@ def test_forms_of_clients_are_plain(body: bytes) -> None:
     assert read_form(TYPE, body).is_plain
 
 
+def test_a_few_odd_headers_do_not_hide_the_model() -> None:
+    body = part("file", b"x", "; filename*0=" + "a;" * 500) + MODEL + END
+    assert (read_form(TYPE, body).model, read_form(TYPE, body).is_plain) == ("whisper-1", False)
+
+
+def test_a_content_type_that_takes_long_to_read_has_no_boundary() -> None:
+    assert read_form(TYPE + b"; a=b" * 100, MODEL + END).model == "whisper-1"
+    assert read_form(TYPE + b"; a=b" * 300, MODEL + END) == NO_FORM
+
+
+PARAMETER = st.tuples(
+    st.sampled_from(["; ", ";", " ;", ";;", ""]),
+    st.sampled_from(["name", "NAME", "filename", "filename*", "name*", "name*0", "x"]),
+    st.sampled_from(["=", " = ", ""]),
+    st.sampled_from(
+        ["model", '"model"', '"model', '"m\\\\odel"', '"mo;del"', "utf-8''model", "\xaa", "", '""', "a.b-c"]
+    ),
+).map("".join)
+
+
+@given(st.sampled_from(["form-data", "Form-Data", "file"]), st.lists(PARAMETER, max_size=4).map("".join))
+def test_a_field_is_read_as_werkzeug_reads_it(kind: str, parameters: str) -> None:
+    """Plain headers are read without werkzeug."""
+    disposition = kind + parameters
+    body = f"--b\r\nContent-Disposition: {disposition}\r\n\r\nm\r\n--b--\r\n".encode("latin-1")
+    read, options = parse_options_header(disposition)
+    is_field = read.lower() == "form-data" and options.get("name") == "model" and "filename" not in options
+    assert (read_form(TYPE, body).model == "m") == is_field
+
+
 def test_httpx_sends_plain_forms() -> None:
     files = {"file": ("你好.wav", b"RIFF", "audio/wav")}
     request = httpx2.Request("POST", "http://x", data={"model": "whisper-1", "language": "zh"}, files=files)
@@ -147,9 +185,9 @@ def test_replacing_a_model_twice_restores_the_form(file: bytes, model: str, firs
     parts = [part("model", model.encode()), part("file", file, '; filename="f"')]
     body = b"".join(parts if first else reversed(parts)) + END
     assert read_form(TYPE, body).model == model
-    there = replace_form_model(TYPE, body, "corp")
+    there = replaced(body, "corp")
     assert read_form(TYPE, there).model == "corp"
-    assert replace_form_model(TYPE, there, model) == body
+    assert replaced(there, model) == body
 
 
 @given(st.binary(max_size=200), st.binary(max_size=40))
