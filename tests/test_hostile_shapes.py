@@ -33,10 +33,11 @@ from proxy.wire.repairs.framing import cut_events
 from proxy.wire.repairs.shallow_json import TooManyItems
 from proxy.wire.repairs.streams import EVENT_BYTES_MAX
 from proxy.wire.request_json import read_fields, replace_model
-from proxy.wire.request_model import InspectedRequest, find_ambiguity
+from proxy.wire.request_model import InspectedRequest, find_models
 from proxy.wire.stream_errors import find_error_code
 from proxy.wire.usage import read_event_usage, read_stream_usage, read_usage, read_usage_in_tail
 from tests.linear_time import KIB, MIB, assert_bounded, chunks
+from tests.steps import run_steps
 
 SIZE: Final = 512 * KIB
 ALL: Final = resolve(REPAIRS)
@@ -110,7 +111,8 @@ def test_a_request(shape: str) -> None:
     def fields(body: bytes) -> None:
         read = read_fields(body)
         headers = [(b"content-type", b"application/json")]
-        find_ambiguity(InspectedRequest(endpoint=CHAT_COMPLETIONS, headers=headers, body=body, fields=read))
+        request = InspectedRequest(endpoint=CHAT_COMPLETIONS, headers=headers, body=body, fields=read)
+        run_steps(find_models(request))
         replace_model(body, "new")
 
     whole = value(shape)

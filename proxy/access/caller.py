@@ -1,8 +1,9 @@
 """A caller, with everything that its key allows."""
 
+import asyncio
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Self, TypeVar, cast
 
 import msgspec
 
@@ -10,10 +11,12 @@ from proxy.errors import EndpointForbidden, ModelForbidden
 from proxy.settings import ANY_MODEL, CallerKey
 from proxy.wire.endpoints import Endpoint, ModelPlace
 from proxy.wire.request_json import MODEL_CHARACTERS_MAX
-from proxy.wire.request_model import InspectedRequest, find_ambiguity, named_models
+from proxy.wire.request_model import InspectedRequest, Steps, find_models, named_models
 
 if TYPE_CHECKING:
     from limits import RateLimitItem
+
+T = TypeVar("T")
 
 ANY_ENDPOINT: Final = "*"
 
@@ -81,19 +84,19 @@ class Caller(msgspec.Struct, frozen=True):
             hidden = endpoint.model is ModelPlace.HIDDEN
             raise EndpointForbidden(_SHOWS_NO_MODEL if hidden else _NOT_BY_DEFAULT)
 
-    def check_models(self, request: InspectedRequest) -> None:
+    async def check_models(self, request: InspectedRequest) -> None:
         """Reject a request for a model that this caller may not use, or whose model is not certain.
 
         Raises:
             ModelForbidden
         """
         if self.is_limited:
-            ambiguity = find_ambiguity(request)
-            if ambiguity is not None:
-                raise ModelForbidden(f"{_HIDDEN}: {ambiguity}")
-            self._check(request.models)
+            found = await _run(find_models(request))
+            if found.ambiguity is not None:
+                raise ModelForbidden(f"{_HIDDEN}: {found.ambiguity}")
+            self._check(found.names)
 
-    def check_message(self, message: str | bytes) -> None:
+    async def check_message(self, message: str | bytes) -> None:
         """Reject a message of a WebSocket that names a model that this caller may not use.
 
         Raises:
@@ -102,7 +105,7 @@ class Caller(msgspec.Struct, frozen=True):
         if self.is_limited:
             # Without the zeros of UTF-16, which some servers detect in a binary message.
             text = message.encode() if isinstance(message, str) else message.replace(b"\0", b"")
-            models = named_models(text)
+            models = await _run(named_models(text))
             if models is None:
                 raise ModelForbidden(f"{_HIDDEN}: a message may name another one")
             self._check(models)
@@ -118,6 +121,16 @@ class Caller(msgspec.Struct, frozen=True):
     def _check(self, models: Iterable[str]) -> None:
         if not all(map(self.may_use, models)):
             raise ModelForbidden
+
+
+async def _run(steps: Steps[T]) -> T:
+    """Search a request, and let other tasks run between the steps."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return cast(T, end.value)
+        await asyncio.sleep(0)
 
 
 def _parse(limit: str) -> "RateLimitItem":

@@ -250,7 +250,7 @@ async def _answer(
     handshake: _Handshake,
     clock: ExchangeClock,
     record: ExchangeRecord,
-    check: Callable[[str | bytes], None],
+    check: Callable[[str | bytes], Awaitable[None]],
     count_usage: Callable[[], Awaitable[None]],
 ) -> None:
     response = handshake.response

@@ -44,7 +44,7 @@ async def admit_request(exchange: ExchangeScope, request: CallerRequest) -> None
     check_model_length(request)
     record.endpoint, record.model, record.bytes_up = request.endpoint.name, request.model, len(request.body)
     caller.check_endpoint(request.endpoint)
-    caller.check_models(request)
+    await caller.check_models(request)
     check_unambiguous(request)
     if request.is_compressed and _has_to_be_read(exchange, request):
         raise InvalidRequest(_COMPRESSED)

@@ -33,6 +33,10 @@ class CallerMessages(Protocol):
         """Close it."""
 
 
+async def _accept(_message: str | bytes) -> None:
+    pass
+
+
 async def _count_nothing() -> None:
     pass
 
@@ -46,7 +50,7 @@ class Duplex(msgspec.Struct, frozen=True):
     record: ExchangeRecord
     redact: Callable[[bytes], bytes] = bytes
     """Masks secrets in the upstream's reason to close, and in messages that may be errors."""
-    check: Callable[[str | bytes], None] = lambda _: None
+    check: Callable[[str | bytes], Awaitable[None]] = _accept
     """Raises a `CallerError` for a message that the caller may not send."""
     count_usage: Callable[[], Awaitable[None]] = _count_nothing
     """Counts the tokens that the record has; raises a `CallerError` if the caller may use no more."""
@@ -90,7 +94,7 @@ class Duplex(msgspec.Struct, frozen=True):
             if ended:
                 continue  # the close comes from `_down` or from `stop`
             try:
-                self.check(message)
+                await self.check(message)
                 await self.upstream.send(message)
             except httpx2.TransportError:
                 ended = True

@@ -2,11 +2,13 @@
 
 Keys that are limited to models depend on it. Their requests are rejected if two servers could read different
 models in them, or if they can name a model in a place that the proxy does not check.
+
+A long body is searched step by step, so that other tasks can run between the steps.
 """
 
-import itertools
 import re
-from typing import Final
+from collections.abc import Generator
+from typing import Final, TypeVar
 from urllib.parse import unquote_plus
 
 import msgspec
@@ -22,11 +24,20 @@ MODEL_KEYS_MAX: Final = 1000
 
 _PLAIN_JSON: Final = re.compile(rb"application/json(?:; ?charset=\"?utf-8\"?)?", re.IGNORECASE)
 _OTHER_METHOD: Final = re.compile(r"_method|x[-_]http[-_]method(?:[-_]override)?|x[-_]method[-_]override")
+STEP_BYTES: Final = 256 * 1024
+"""How much of a body is searched in one step, which takes 10 ms at most."""
 # Any key that contains "model", at any depth, in lower case. A quote inside a string has a backslash.
 # Expressions that begin with plain letters are searched many times as fast as those that ignore case.
-_MODEL_KEY: Final = re.compile(rb'model(?:(?!model)[^"\\]){0,64}+"\s*+:\s*+')
+_MODEL_KEY: Final = re.compile(rb'model(?:(?!model)[^"\\]){0,64}+"(?=[\s:])')
+_MODEL_KEY_BYTES_MAX: Final = len(b"model") + 64 + len(b'":')
+_COLON: Final = re.compile(rb"\s*+:\s*+")
 _VALUE: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|.', re.DOTALL)
 _ESCAPED_LETTER: Final = re.compile(rb"\\u00(?:4[1-9A-Fa-f]|5[0-9Aa]|6[1-9A-Fa-f]|7[0-9Aa])")
+_ESCAPE_BYTES: Final = len(rb"\u0041")
+
+T = TypeVar("T")
+Steps = Generator[None, None, T]
+"""A search that yields between its steps, and returns what it found."""
 
 
 class InspectedRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,14 +64,6 @@ class InspectedRequest(msgspec.Struct, frozen=True, kw_only=True):
     form: Form = NO_FORM
 
     @property
-    def models(self) -> list[str]:
-        """Every model that the request names. Reliable only if `find_ambiguity` returns None."""
-        named = [self.outer_model, self.fields.model, self.form.model]
-        if self.endpoint.nested_models:
-            named += named_models(self.body) or []
-        return [model for model in named if model is not None]
-
-    @property
     def is_compressed(self) -> bool:
         """Whether the request has a body with a Content-Encoding, which the proxy does not read."""
         has_body = bool(self.body) or not self.is_whole
@@ -68,8 +71,80 @@ class InspectedRequest(msgspec.Struct, frozen=True, kw_only=True):
         return has_body and bool(content_coding((b"content-encoding", value) for value in codings))
 
 
-def find_ambiguity(request: InspectedRequest) -> str | None:
-    """Return why it is uncertain which model a request runs; None if it is certain."""
+class NamedModels(msgspec.Struct, frozen=True):
+    """Every model that a request names."""
+
+    names: tuple[str, ...] = ()
+    ambiguity: str | None = None
+    """Why it is uncertain which model the request runs; None if it is certain."""
+
+
+def find_models(request: InspectedRequest) -> Steps[NamedModels]:
+    """Return the models that a request names, or why they are uncertain."""
+    ambiguity = _find_ambiguity(request)
+    if ambiguity is not None:
+        return NamedModels(ambiguity=ambiguity)
+    named = [request.outer_model, request.fields.model, request.form.model]
+    names = [name for name in named if name is not None]
+    if request.endpoint.model is ModelPlace.BODY and request.fields.model is not None:
+        if (yield from _has_escaped_letters(request.body)):
+            return NamedModels(ambiguity="letters are written as escapes, which can hide a key")
+        if request.endpoint.nested_models:
+            nested = yield from _find_model_values(request.body)
+            if nested is None:
+                return NamedModels(ambiguity="a tool may name another one")
+            names += nested
+    return NamedModels((*names,))
+
+
+def named_models(text: bytes) -> Steps[list[str] | None]:
+    """Return the models that JSON names at any depth, for example in tools; None if that is uncertain.
+
+    A model key whose value is an object is assumed to be part of a JSON schema.
+    """
+    if (yield from _has_escaped_letters(text)):
+        return None
+    return (yield from _find_model_values(text))
+
+
+def _find_model_values(text: bytes) -> Steps[list[str] | None]:
+    values = list[bytes]()
+    for start in range(0, len(text), STEP_BYTES):
+        if start:
+            yield
+        # A key that begins in this step may end in the next one.
+        window = text[start : start + STEP_BYTES + _MODEL_KEY_BYTES_MAX].lower()
+        for key in _MODEL_KEY.finditer(window):
+            colon = _COLON.match(text, start + key.end()) if key.start() < STEP_BYTES else None
+            if colon is None:
+                continue
+            value = _VALUE.match(text, colon.end())
+            if value is None or value[0][:1] not in b'"{n' or len(values) == MODEL_KEYS_MAX:
+                return None
+            values.append(value[0])
+    try:
+        return [msgspec.json.decode(value, type=str) for value in values if value.startswith(b'"')]
+    except msgspec.DecodeError:
+        return None
+
+
+def _has_escaped_letters(text: bytes) -> Steps[bool]:
+    """Whether JSON has escaped letters. Encoders do not escape them, so they may be meant to hide a key."""
+    begun = b""
+    for start in range(0, len(text), STEP_BYTES):
+        if start:
+            yield
+        # Without pairs of backslashes, each one that is left begins an escape.
+        escapes = (begun + text[start : start + STEP_BYTES]).replace(rb"\\", b"")
+        if _ESCAPED_LETTER.search(escapes):
+            return True
+        last = escapes.rfind(b"\\", max(0, len(escapes) - _ESCAPE_BYTES))
+        begun = escapes[last:] if last >= 0 else b""
+    return False
+
+
+def _find_ambiguity(request: InspectedRequest) -> str | None:
+    """Return what is uncertain about a request even without a search of its body."""
     place = request.endpoint.model
     if place is ModelPlace.HIDDEN:
         return "requests to this endpoint can run a model that they do not name"
@@ -83,31 +158,6 @@ def find_ambiguity(request: InspectedRequest) -> str | None:
     if place is not ModelPlace.NONE and request.outer_model is None:
         return "the request names none"
     return None
-
-
-def named_models(text: bytes) -> list[str] | None:
-    """Return the models that JSON names at any depth, for example in tools; None if that is uncertain.
-
-    A model key whose value is an object is assumed to be part of a JSON schema.
-    """
-    if _has_escaped_letters(text):
-        return None
-    models = list[bytes]()
-    for key in itertools.islice(_MODEL_KEY.finditer(text.lower()), MODEL_KEYS_MAX + 1):
-        value = _VALUE.match(text, key.end())
-        if value is None or value[0][:1] not in b'"{n' or len(models) == MODEL_KEYS_MAX:
-            return None
-        models.append(value[0])
-    try:
-        return [msgspec.json.decode(value, type=str) for value in models if value.startswith(b'"')]
-    except msgspec.DecodeError:
-        return None
-
-
-def _has_escaped_letters(text: bytes) -> bool:
-    """Whether JSON has escaped letters. Encoders do not escape them, so they may be meant to hide a key."""
-    # Without pairs of backslashes, each one that is left begins an escape.
-    return _ESCAPED_LETTER.search(text.replace(rb"\\", b"")) is not None
 
 
 def check_model_length(request: InspectedRequest) -> None:
@@ -196,12 +246,6 @@ def _ambiguity_of_json(request: InspectedRequest, content_type: bytes) -> str | 
         return "the Content-Type has parameters other than charset=utf-8"
     if fields.is_ambiguous("model"):
         return "`model` is repeated, or written in upper case"
-    if _has_escaped_letters(request.body):
-        return "letters are written as escapes, which can hide a key"
     if fields.other_model_word is not None:
         return f"a key with `{fields.other_model_word}` in its name may name another one"
-    if fields.model is None:
-        return "the body names none as a string"
-    if request.endpoint.nested_models and named_models(request.body) is None:
-        return "a tool may name another one"
-    return None
+    return "the body names none as a string" if fields.model is None else None

@@ -17,13 +17,13 @@ def endpoint_of(path: str, method: str = "POST") -> Endpoint:
     return find_target(method, path.encode()).endpoint
 
 
-def test_a_key_without_limits_allows_every_model_and_endpoint() -> None:
+async def test_a_key_without_limits_allows_every_model_and_endpoint() -> None:
     caller = Caller.of(CallerKey(name="app", sha256="0" * 64))
     assert caller == Caller("app", models=ANY_MODEL)
     assert not caller.is_limited
     assert caller.may_use("any\x00thing")
     caller.check_endpoint(endpoint_of("/v1/batches"))
-    caller.check_message(b'{"model": "other"}')
+    await caller.check_message(b'{"model": "other"}')
 
 
 def test_rates_and_budgets_are_parsed_once() -> None:
@@ -42,12 +42,12 @@ def test_a_pattern_covers_the_whole_name_in_its_case(model: str, *, allowed: boo
     assert LIMITED.may_use(model) is allowed
 
 
-def test_a_name_that_is_too_long_to_be_compared_is_not_allowed() -> None:
+async def test_a_name_that_is_too_long_to_be_compared_is_not_allowed() -> None:
     assert LIMITED.may_use("gpt-".ljust(MODEL_CHARACTERS_MAX, "x"))
     model = "gpt-".ljust(MODEL_CHARACTERS_MAX + 1, "x")
     assert not LIMITED.may_use(model)
     with pytest.raises(ModelForbidden):
-        LIMITED.check_message(f'{{"model": "{model}"}}')
+        await LIMITED.check_message(f'{{"model": "{model}"}}')
 
 
 def test_only_listed_endpoints_are_allowed() -> None:
@@ -74,8 +74,8 @@ def test_a_key_limited_to_models_may_use_no_endpoint_that_hides_them_unless_it_i
         '{"model": "other"}'.encode("utf-32-be"),
     ],
 )
-def test_a_message_must_name_no_other_model(message: str | bytes) -> None:
-    LIMITED.check_message('{"session": {"model": "gpt-4o"}}')
-    LIMITED.check_message('{"type": "response.create"}')
+async def test_a_message_must_name_no_other_model(message: str | bytes) -> None:
+    await LIMITED.check_message('{"session": {"model": "gpt-4o"}}')
+    await LIMITED.check_message('{"type": "response.create"}')
     with pytest.raises(ModelForbidden):
-        LIMITED.check_message(message)
+        await LIMITED.check_message(message)

@@ -115,7 +115,7 @@ async def test_errors_and_close_reasons_quote_no_secret() -> None:
 
 @virtually
 async def test_a_message_that_is_not_allowed_closes_both_sides_by_policy() -> None:
-    def check(message: str | bytes) -> None:
+    async def check(message: str | bytes) -> None:
         if message == "forbidden":
             raise ModelForbidden
 

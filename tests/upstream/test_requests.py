@@ -9,6 +9,8 @@ from proxy.access import Caller
 from proxy.upstream.requests import CallerRequest
 from proxy.wire.endpoints import CHAT_COMPLETIONS, OTHER
 from proxy.wire.request_json import read_fields
+from proxy.wire.request_model import find_models
+from tests.steps import run_steps
 from tests.upstream.build import build_request
 
 
@@ -48,8 +50,13 @@ def test_a_body_that_was_not_read_does_not_ask_for_a_stream() -> None:
 
 
 def test_the_request_of_a_caller_names_every_model_that_was_seen_in_it() -> None:
-    request = replace(incoming(b'{"model": "inner"}'), outer_model="outer", model="inner")
-    assert request.models == ["outer", "inner"]
+    request = replace(
+        incoming(b'{"model": "inner"}'),
+        headers=[(b"content-type", b"application/json")],
+        outer_model="outer",
+        model="inner",
+    )
+    assert run_steps(find_models(request)).names == ("outer", "inner")
 
 
 def test_a_request_cannot_change_between_two_attempts() -> None:

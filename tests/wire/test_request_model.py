@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from proxy.errors import InvalidRequest
 from proxy.wire.form_body import NO_FORM, read_form
 from proxy.wire.request_json import NO_FIELDS, read_fields
-from proxy.wire.request_model import MODEL_KEYS_MAX, InspectedRequest, find_ambiguity, named_models
+from proxy.wire.request_model import MODEL_KEYS_MAX, STEP_BYTES, InspectedRequest, find_models, named_models
 from tests.endpoints import endpoint_of
 from tests.pace import paced
+from tests.steps import run_steps
 
 TYPE = "application/json"
 CHEAP = '{"model": "cheap"}'
@@ -101,8 +102,8 @@ CERTAIN = {
 @pytest.mark.parametrize("name", CERTAIN)
 def test_the_models_of_plain_requests_are_certain(name: str) -> None:
     request, models = CERTAIN[name]
-    assert find_ambiguity(request) is None
-    assert request.models == models
+    found = run_steps(find_models(request))
+    assert (found.ambiguity, [*found.names]) == (None, models)
 
 
 DOUBTFUL = {
@@ -209,7 +210,7 @@ DOUBTFUL = {
 
 @pytest.mark.parametrize("name", DOUBTFUL)
 def test_a_doubt_about_the_model_has_a_reason(name: str) -> None:
-    reason = find_ambiguity(DOUBTFUL[name])
+    reason = run_steps(find_models(DOUBTFUL[name])).ambiguity
     assert reason is not None
     assert "dear" not in reason
 
@@ -251,13 +252,14 @@ def test_a_key_that_occurs_once_is_not_repeated(body: str) -> None:
 def test_all_parsers_read_the_same_model_if_it_is_certain(members: list[tuple[str, str]]) -> None:
     body = "{" + ", ".join(f'"{key}": {value}' for key, value in members) + "}"
     request = seen(body=body)
-    if request.fields.repeated is not None or find_ambiguity(request) is not None:
+    found = run_steps(find_models(request))
+    if request.fields.repeated is not None or found.ambiguity is not None:
         return
     first, last, caseless = dict[str, object](), json.loads(body), dict[str, object]()
     for key, value in json.loads(body, object_pairs_hook=list):
         first.setdefault(key, value)
         caseless[key.lower()] = value
-    assert [first["model"]] == [last["model"]] == [caseless["model"]] == request.models
+    assert [first["model"]] == [last["model"]] == [caseless["model"]] == [*found.names]
 
 
 @pytest.mark.parametrize(
@@ -283,14 +285,54 @@ def test_all_parsers_read_the_same_model_if_it_is_certain(members: list[tuple[st
     ],
 )
 def test_the_models_in_a_text_are_found_at_any_depth(text: str, models: list[str] | None) -> None:
-    assert named_models(text.encode("latin-1")) == models
+    assert run_steps(named_models(text.encode("latin-1"))) == models
+
+
+@pytest.mark.parametrize(
+    ("text", "models"),
+    [
+        (b'"model": "dear"', ["dear"]),
+        (b'"%b-MODEL-%b"  :\n"dear"' % (b"x" * 90, b"y" * 63), ["dear"]),
+        (rb'"text": "\\u0041", "model": "dear"', ["dear"]),
+        (rb'"text": "\\\u0041"', None),
+        (rb'"mod\u0065l": "dear"', None),
+        (rb'"text": "\"model\": \"dear\""', []),
+    ],
+)
+@pytest.mark.parametrize("filling", [b" ", rb"\\", b"model "], ids=["spaces", "backslashes", "words"])
+def test_the_models_in_a_long_text_are_found_wherever_a_step_ends(
+    text: bytes, models: list[str] | None, filling: bytes
+) -> None:
+    for place in range(STEP_BYTES - len(text) - 2, STEP_BYTES + 2):
+        before = b'{"a":"' + b" " * (place % len(filling))
+        before += filling * ((place - len(before)) // len(filling))
+        assert run_steps(named_models(before + b'",' + text + b"}")) == models
+
+
+@pytest.mark.parametrize("unit", [b"model ", b'"model",', b"m", b"\\\\", rb"\u00e9", rb"\\u0041", b"\\"])
+def test_a_step_of_the_search_for_models_takes_milliseconds(unit: bytes) -> None:
+    """The event loop does nothing else meanwhile."""
+    text = b'{"a":"' + unit * (4 * STEP_BYTES // len(unit))
+
+    def longest_step() -> float:
+        steps, longest = named_models(text), 0.0
+        while True:
+            since = time.thread_time()
+            try:
+                next(steps)
+            except StopIteration:
+                return longest
+            finally:
+                longest = max(longest, time.thread_time() - since)
+
+    assert min(longest_step() for _ in range(3)) < paced(0.03)
 
 
 @pytest.mark.parametrize("unit", ["model", 'model"', '"model":', '"model":"', "\\", '"', "model:", "\\u00"])
 def test_the_search_for_models_takes_linear_time(unit: str) -> None:
     text = (unit * ((1 << 20) // len(unit))).encode()
     since = time.process_time()
-    named_models(text)
+    run_steps(named_models(text))
     assert time.process_time() - since < paced(1)
 
 
