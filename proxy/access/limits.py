@@ -68,14 +68,17 @@ class CallerLimits:
     async def count_usage(self, caller: Caller, record: ExchangeRecord, endpoint: Endpoint) -> None:
         """Count the tokens of an exchange. The last one may exceed the budget: its cost is not known before.
 
-        If the upstream did not report the usage, or the caller did not wait for it, an estimate is counted
-        and noted in the record.
+        If the upstream did not report the usage, or only a part of it, or the caller did not wait for it, an
+        estimate is counted and noted in the record.
         """
         budget = caller.budget
         if budget is None:
             return
-        if record.prompt_tokens is None and _ran(record, endpoint):
-            record.prompt_tokens, record.completion_tokens = _estimate(record, endpoint)
+        if (record.prompt_tokens is None or record.events_unreported) and _ran(record, endpoint):
+            if record.prompt_tokens is None:
+                record.prompt_tokens, record.completion_tokens = _estimate(record, endpoint)
+            else:
+                record.add_usage(0, record.events_unreported)
             record.usage_estimated = True
         await self._add_usage(caller, budget, record)
 

@@ -75,6 +75,8 @@ class ExchangeRecord(msgspec.Struct):
     bytes_of_heartbeats: int = 0
     events: int | None = None
     """The number of event-stream blocks sent to the caller; None if the response is not an event stream."""
+    events_unreported: int = 0
+    """How many of the events the reported usage does not include, although there is one."""
     generation: int | None = None
     """The generation of the last token used."""
     replays: int = 0
@@ -110,7 +112,7 @@ class ExchangeRecord(msgspec.Struct):
             self.headers_at = self.first_byte_at = self.upstream_request_id = None
             self.prompt_tokens = self.completion_tokens = self.events = self.generation = None
             self.succeeded = False
-            self.replays = 0
+            self.replays = self.events_unreported = 0
             self.discard_attempt()
 
     def discard_attempt(self) -> None:

@@ -11,8 +11,18 @@ from proxy.errors import Aborted, CallerError, Draining, ProxyError
 from proxy.telemetry import ExchangeRecord
 from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.websocket import CLOSE_SECONDS, ArrivingMessages
-from proxy.wire.usage import Usage, read_event_usage
-from proxy.wire.websocket import GOING_AWAY, INTERNAL, LOST, NO_CODE, NORMAL, POLICY, Close, sendable_close
+from proxy.wire.usage import read_event_usage
+from proxy.wire.websocket import (
+    GOING_AWAY,
+    INTERNAL,
+    LOST,
+    NO_CODE,
+    NORMAL,
+    POLICY,
+    Close,
+    OpenResponses,
+    sendable_close,
+)
 
 ERROR: Final = "error"
 """A message that holds this word may be an error, which may quote the request."""
@@ -54,6 +64,7 @@ class Duplex(msgspec.Struct, frozen=True):
     """Raises a `CallerError` for a message that the caller may not send."""
     count_usage: Callable[[], Awaitable[None]] = _count_nothing
     """Counts the tokens that the record has; raises a `CallerError` if the caller may use no more."""
+    open_responses: OpenResponses = msgspec.field(default_factory=OpenResponses)
 
     async def relay(self) -> None:
         """Relay until one side closes, then close the other side with the same code (RFC 6455 7.1.5, 7.4).
@@ -106,17 +117,30 @@ class Duplex(msgspec.Struct, frozen=True):
 
     async def _down(self, stop: Callable[[ProxyError], None]) -> Close:
         while not isinstance(message := await self.upstream.receive(), Close):
-            self.record.events = (self.record.events or 0) + 1
-            if (usage := _read_usage(message)) is not None:
-                self.record.add_usage(*usage)
+            reported = self._count(message)
             await self.caller.send(self._without_secrets(message))
             self.record.bytes_down += _size(message)
-            if usage is not None:
+            if reported:
                 try:
                     await self.count_usage()
                 except CallerError as error:
                     stop(error)
         return message
+
+    def _count(self, message: str | bytes) -> bool:
+        """Count a message of the upstream; return whether it reports usage."""
+        record, responses = self.record, self.open_responses
+        record.events = (record.events or 0) + 1
+        responses.add(message)
+        reported = False
+        if isinstance(message, str) and '"usage"' in message:
+            usage = read_event_usage(message.encode())
+            if usage is not None:
+                reported = True
+                record.add_usage(*usage)
+                responses.settle(message)
+        record.events_unreported = responses.messages
+        return reported
 
     def _without_secrets(self, message: str | bytes) -> str | bytes:
         if isinstance(message, bytes):
@@ -146,12 +170,6 @@ class Duplex(msgspec.Struct, frozen=True):
         close = sendable_close(Close(POLICY if isinstance(error, CallerError) else code, str(error)))
         await self.caller.close(close)
         await self.upstream.close(Close(close.code))
-
-
-def _read_usage(message: str | bytes) -> Usage | None:
-    if isinstance(message, bytes) or '"usage"' not in message:
-        return None
-    return read_event_usage(message.encode())
 
 
 def _size(message: str | bytes) -> int:

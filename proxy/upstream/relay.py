@@ -167,7 +167,7 @@ class Attempt(msgspec.Struct, frozen=True):
             return self._stream(response, headers, body)
         framer = EventFramer(self.limits.max_event_bytes)
         # Not at the end of the body: a disconnected caller never reaches it.
-        closing.callback(lambda: self._note_usage(read_stream_usage, framer.recent))
+        closing.callback(lambda: self._note_usage_of_stream(framer))
         events = self._events(first, response, framer)
         return self._stream(response, headers, events)
 
@@ -288,6 +288,13 @@ class Attempt(msgspec.Struct, frozen=True):
     def _note_usage(self, read: Callable[[bytes], Usage | None], body: bytes) -> None:
         if self._is_counted and (usage := read(body)) is not None:
             self.record.prompt_tokens, self.record.completion_tokens = usage
+
+    def _note_usage_of_stream(self, framer: EventFramer) -> None:
+        self._note_usage(read_stream_usage, framer.recent)
+        completion = self.record.completion_tokens
+        if completion is not None and self._requires_end_marker and not (framer.flushed or framer.finished):
+            # The caller left early, so the usage so far is not that of the whole stream.
+            self.record.events_unreported = max(0, framer.events - completion)
 
     @property
     def _requires_end_marker(self) -> bool:

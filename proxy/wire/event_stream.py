@@ -59,6 +59,8 @@ class EventFramer:
         """The last value of `marked`; None if there are newer events."""
         self.events = 0
         """The number of whole blocks so far, including comments."""
+        self.flushed = False
+        """Whether the body was complete, so that `flush` was called."""
         self.cut = False
         """Whether `flush` dropped the beginning of an event."""
 
@@ -90,6 +92,7 @@ class EventFramer:
             drop_cut: Drop these bytes if they are an event that was cut off. After an end marker nothing is
                 dropped.
         """
+        self.flushed = True
         tail = bytes(self._tail)
         self._tail.clear()
         self.cut = drop_cut and bool(tail) and not self.marked and not _is_whole(tail)

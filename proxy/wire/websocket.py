@@ -1,9 +1,11 @@
-"""Rules for WebSockets: keys in subprotocols, the model in a query, headers, close codes (pure)."""
+"""Rules for WebSockets: keys in subprotocols, the model in a query, headers, responses, closes (pure)."""
 
 import re
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 from urllib.parse import quote, unquote_plus
+
+import msgspec
 
 from proxy.errors import InvalidRequest
 from proxy.wire.headers import Headers
@@ -28,6 +30,10 @@ _NAMED: Final = re.compile(rb"(?:^|(?<=&))(model|[^&=]*%[^&=]*)(=[^&]*)?(?=&|\Z)
 _HANDSHAKE: Final = b"sec-websocket-"
 _NEVER_SENT: Final = frozenset({1004, NO_CODE, LOST, 1015})
 _CODES: Final = range(1000, 5000)
+_RESPONSE_ID: Final = re.compile(r'"response_id"\s*+:\s*+"([^"\\]{1,256}+)"')
+_NO_ID: Final = ""
+_OPEN_MAX: Final = 1000
+"""The most responses that are told apart; of others, the messages count as unreported in any case."""
 
 
 class Close(NamedTuple):
@@ -35,6 +41,58 @@ class Close(NamedTuple):
 
     code: int
     reason: str = ""
+
+
+class _Response(msgspec.Struct):
+    id: str = _NO_ID
+
+
+class _Report(msgspec.Struct):
+    response: _Response | None = None
+
+
+_REPORT: Final = msgspec.json.Decoder(_Report)
+
+
+class OpenResponses:
+    """Counts the upstream's messages in responses of the Realtime API whose usage it has not reported yet.
+
+    Several responses can run at the same time, and one that is cancelled may never be reported. The usage of
+    a response therefore settles its own messages only, by the `response_id` that they name.
+    """
+
+    def __init__(self) -> None:
+        self.messages = 0
+        """The number of messages in responses without reported usage."""
+        self._open: dict[str, int] = {}
+        self._has_ids = False
+
+    def add(self, message: str | bytes) -> None:
+        """Count a message. Where messages name responses, a text that names none is part of none."""
+        name = _NO_ID
+        if isinstance(message, str):
+            found = _RESPONSE_ID.search(message) if '"response_id"' in message else None
+            name = _NO_ID if found is None else found[1]
+            self._has_ids = self._has_ids or found is not None
+            if found is None and self._has_ids:
+                return
+        if name not in self._open and len(self._open) >= _OPEN_MAX:
+            del self._open[next(iter(self._open))]
+        self._open[name] = self._open.get(name, 0) + 1
+        self.messages += 1
+
+    def settle(self, report: str) -> None:
+        """Forget the messages of the response whose usage this message reports, and those that name none."""
+        for name in {_NO_ID, _reported_response(report)}:
+            self.messages -= self._open.pop(name, 0)
+
+
+def _reported_response(report: str) -> str:
+    try:
+        response = _REPORT.decode(report).response
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return _NO_ID
+    return _NO_ID if response is None else response.id
 
 
 def split_subprotocols(subprotocols: Iterable[str]) -> tuple[list[bytes], list[str]]:

@@ -76,6 +76,21 @@ async def test_what_an_exchange_has_used_is_counted_once() -> None:
         await limits.count_usage_so_far(caller, record)
 
 
+@pytest.mark.parametrize(("reported", "unreported"), [((20, 5), 0), ((20, 5), 30)])
+async def test_what_the_reported_usage_does_not_include_is_estimated(
+    reported: tuple[int, int], unreported: int
+) -> None:
+    budget, counting = RateLimitItemPerDay(100), Counting()
+    caller, limits = Caller("limited", budget=budget), CallerLimits(counting)
+    record = build_record()
+    record.succeeded, record.events, record.events_unreported = True, 40, unreported
+    record.add_usage(*reported)
+    await limits.count_usage_so_far(caller, record)
+    await limits.count_usage(caller, record, REALTIME)
+    assert (await counting.amount_left(budget, "tokens", "limited")).remaining == 75 - unreported
+    assert record.usage_estimated is (unreported > 0)
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [
@@ -459,6 +474,29 @@ async def test_a_caller_who_disconnects_after_the_usage_is_charged_that_usage(ru
     line = proxy.exchanges[0]
     assert (line["prompt_tokens"], line["completion_tokens"]) == (40, 2)
     assert "usage_estimated" not in line
+
+
+async def test_a_caller_who_leaves_pays_for_the_events_after_an_early_usage(run_proxy: RunProxy) -> None:
+    async def script(talk: Conversation) -> None:
+        await talk.start_stream()
+        await talk.chunk(events)
+        await talk.caller_left()
+
+    events = b'data: {"choices": [], "usage": {"prompt_tokens": 40, "completion_tokens": 1}}\n\n'
+    events += b'data: {"choices": [{"delta": {"content": "x"}, "finish_reason": null}]}\n\n' * 50
+
+    async with raw_upstream(script) as upstream, run_proxy(upstream.url, more=BUDGET) as proxy:
+        async with raw_caller(proxy.url) as caller:
+            await caller.send("POST", CHAT, JSON, body=STREAMED, key=KEY)
+            await caller.answer()
+            received = b""
+            while received != events:
+                received += await caller.chunk()
+            caller.reset()
+        await until(lambda: bool(proxy.exchanges))
+    line = proxy.exchanges[0]
+    assert (line["prompt_tokens"], line["completion_tokens"]) == (40, 51)
+    assert line["usage_estimated"] is True
 
 
 async def refuses(talk: Conversation) -> None:

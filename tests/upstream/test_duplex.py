@@ -1,6 +1,7 @@
 """A WebSocket in both directions: messages, secrets, usage, and how a close reaches the other side."""
 
 import asyncio
+import json
 from typing import cast
 
 import httpx2
@@ -68,6 +69,60 @@ async def test_messages_keep_their_kind_and_order_and_the_close_its_code() -> No
     assert caller.closed == Close(4000, "done")
     assert (duplex.record.events, duplex.record.bytes_down) == (3, 52)
     assert duplex.record.reason == "the upstream closed the WebSocket with 4000"
+
+
+def delta(response: str) -> str:
+    """A message in a response."""
+    return json.dumps({"type": "response.output_audio.delta", "response_id": response, "delta": "AAAA"})
+
+
+def done(response: str, usage: object = None) -> str:
+    """The last message of a response."""
+    return json.dumps({"type": "response.done", "response": {"id": response, "usage": usage}})
+
+
+USED = {"input_tokens": 3, "output_tokens": 2}
+LIMITS_UPDATED = '{"type": "rate_limits.updated", "rate_limits": []}'
+NAMELESS = '{"type": "response.output_audio.delta", "delta": "AAAA"}'
+NAMELESS_DONE = json.dumps({"type": "response.done", "response": {"usage": USED}})
+
+
+@pytest.mark.parametrize(
+    ("script", "unreported"),
+    [
+        ([delta("a"), done("a", USED), LIMITS_UPDATED], 0),
+        ([delta("a"), done("a", USED), *[delta("b")] * 50], 50),
+        ([delta("a"), done("a", USED), delta("b"), done("b", USED), delta("c")], 1),
+        ([*[delta("a")] * 50, delta("b"), done("b", USED)], 50),
+        ([*[delta("a")] * 50, done("a"), delta("b"), done("b", USED)], 50),
+        ([NAMELESS, NAMELESS_DONE, *[NAMELESS] * 50], 50),
+        ([b"AAAA", done("a", USED), *[b"AAAA"] * 50], 50),
+        ([NAMELESS, done("a", USED), *[NAMELESS] * 50], 50),
+        ([delta("a"), '{"usage": {"input_tokens": 1}, "response": 1}'], 1),
+        ([*map(delta, map(str, range(2000))), *(done(str(each), USED) for each in range(2000))], 1000),
+    ],
+    ids=[
+        "reported",
+        "the last one is open",
+        "a third one is open",
+        "one of two at the same time is open",
+        "a cancelled one is not reported",
+        "without ids",
+        "binary",
+        "an id in reports alone",
+        "a report without a response",
+        "too many at the same time",
+    ],
+)
+@virtually
+async def test_messages_of_responses_without_reported_usage_are_counted(
+    script: list[Message], unreported: int
+) -> None:
+    caller = Side()
+    duplex = build(caller, Side(*script, Close(NORMAL)))
+    await duplex.relay()
+    assert len(caller.sent) == len(script)
+    assert duplex.record.events_unreported == unreported
 
 
 @virtually
