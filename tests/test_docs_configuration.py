@@ -144,6 +144,15 @@ def test_the_endpoints_of_limited_keys_are_named(name: str) -> None:
 
 
 @each_reference
+def test_the_endpoints_that_a_budget_closes_are_listed(name: str) -> None:
+    section = below(DOCUMENTS[name], "token 额度" if "zh-CN" in name else "Token budgets")
+    (listed,) = [part for part in section.split("\n\n") if "`endpoint_forbidden`" in part]
+    named = {*CODE.findall(listed)} & ENDPOINT_NAMES
+    background = {endpoint.name for endpoint in TABLE if endpoint.background}
+    assert named == background | {endpoint.name for endpoint in TABLE if endpoint.uncounted}
+
+
+@each_reference
 def test_the_packages_of_the_clouds_are_named_as_they_are_required(name: str) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
 

@@ -26,6 +26,10 @@ _SHOWS_NO_MODEL: Final = (
 _NOT_BY_DEFAULT: Final = (
     "this key is limited to models, and such keys may use this endpoint only if their `endpoints` name it"
 )
+_UNCOUNTED: Final = (
+    "this key has a token budget, and this endpoint can start work whose tokens cannot be counted; "
+    "such keys may use it only if their `endpoints` name it"
+)
 _HIDDEN: Final = "this key is limited to models, and it is not certain which model this request runs"
 
 
@@ -75,7 +79,8 @@ class Caller(msgspec.Struct, frozen=True):
         """Reject an endpoint that this caller may not use.
 
         Raises:
-            EndpointForbidden: It is not listed, or a key that is limited to models may not use it by default.
+            EndpointForbidden: It is not listed, or a key with limits of models or tokens may not use it by
+                default.
         """
         if self.endpoints is not None:
             if ANY_ENDPOINT not in self.endpoints and not endpoint.is_in(self.endpoints):
@@ -83,6 +88,8 @@ class Caller(msgspec.Struct, frozen=True):
         elif self.is_limited and not endpoint.limited:
             hidden = endpoint.model is ModelPlace.HIDDEN
             raise EndpointForbidden(_SHOWS_NO_MODEL if hidden else _NOT_BY_DEFAULT)
+        elif self.budget is not None and endpoint.uncounted:
+            raise EndpointForbidden(_UNCOUNTED)
 
     async def check_models(self, request: InspectedRequest) -> None:
         """Reject a request for a model that this caller may not use, or whose model is not certain.

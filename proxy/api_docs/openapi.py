@@ -129,6 +129,10 @@ def _sentences(endpoint: Endpoint) -> list[str]:
         sentences.append("The response may be an event stream.")
     if not endpoint.limited:
         sentences.append("A key that is limited to models may not use it unless its `endpoints` say so.")
+    if endpoint.uncounted:
+        sentences.append("The same applies to a key with a token budget.")
+    if endpoint.background:
+        sentences.append("A key with a token budget may not set `background`.")
     return sentences
 
 

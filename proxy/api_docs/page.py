@@ -71,6 +71,9 @@ _WEBSOCKET: Final = BilingualText("WebSocket", "WebSocket")
 _NOT_LIMITED: Final = BilingualText(
     "not for keys limited to models, unless listed", "限定模型的 key 默认不可用"
 )
+_NOT_COUNTED: Final = BilingualText(
+    "not for keys with limits of models or tokens, unless listed", "限定模型或 token 用量的 key 默认不可用"
+)
 _ONLY_WITH_VERSION: Final = BilingualText("only with `/v1`", "不能省略 `/v1`")
 _ALL_OTHERS: Final = BilingualText("every other path", "其他所有路径")
 
@@ -125,7 +128,7 @@ def _facts(lang: str, endpoint: Endpoint) -> str:
     elif endpoint.stream is not None:
         facts.append(_STREAMS)
     if not endpoint.limited:
-        facts.append(_NOT_LIMITED)
+        facts.append(_NOT_COUNTED if endpoint.uncounted else _NOT_LIMITED)
     if not endpoint.bare:
         facts.append(_ONLY_WITH_VERSION)
     separator = "，" if lang == "zh" else ", "

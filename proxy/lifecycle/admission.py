@@ -16,6 +16,14 @@ _COMPRESSED: Final = (
     "the request body has a Content-Encoding, but the proxy has to read the body; "
     "send it uncompressed, without that header"
 )
+_IN_BACKGROUND: Final = (
+    "this key has a token budget, and the tokens of a response in the background cannot be counted; "
+    "leave `background` out"
+)
+_UNREAD: Final = (
+    "this key has a token budget, so the proxy has to read the request; send JSON with "
+    "Content-Type: application/json"
+)
 
 
 async def admit_caller(exchange: ExchangeScope, caller: Caller) -> None:
@@ -36,8 +44,8 @@ async def admit_request(exchange: ExchangeScope, request: CallerRequest) -> None
 
     Raises:
         EndpointForbidden, ModelForbidden: The caller may not use the endpoint or the model.
-        InvalidRequest: Two servers could read two models in the request, its model has too long a name, or it
-            is compressed and has to be read.
+        InvalidRequest: Two servers could read two models in the request, its model has too long a name, it is
+            compressed and has to be read, or its tokens count, but it may run in the background.
         RateLimited: The caller has too many streams.
     """
     caller, record = request.caller, exchange.record
@@ -48,6 +56,8 @@ async def admit_request(exchange: ExchangeScope, request: CallerRequest) -> None
     check_unambiguous(request)
     if request.is_compressed and _has_to_be_read(exchange, request):
         raise InvalidRequest(_COMPRESSED)
+    if caller.budget is not None and request.endpoint.background:
+        _check_foreground(request)
     if request.endpoint.websocket or _may_stream(request):
         await exchange.count_stream(caller)
     if not request.endpoint.websocket:
@@ -62,6 +72,15 @@ def _has_to_be_read(exchange: ExchangeScope, request: CallerRequest) -> bool:
         return True  # Its estimate would be that of the compressed bytes.
     is_readable = any(media_type(kind) in {JSON, MULTIPART_FORM} for kind in content_types(request.headers))
     return is_readable and exchange.services.routing.depends_on_body(endpoint, caller)
+
+
+def _check_foreground(request: CallerRequest) -> None:
+    """Reject a request whose usage would be reported by later requests, which cost nothing."""
+    if request.fields is NO_FIELDS:
+        if request.body or not request.is_whole:
+            raise InvalidRequest(_UNREAD)
+    elif request.fields.background or request.fields.is_ambiguous("background"):
+        raise InvalidRequest(_IN_BACKGROUND, param="background")
 
 
 def _may_stream(request: CallerRequest) -> bool:

@@ -98,6 +98,10 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     websocket: bool = False
     nested_models: bool = False
     """Whether tools in the body can name further models to run."""
+    background: bool = False
+    """Whether `"background": true` in the JSON body lets the model run after the response to the request."""
+    uncounted: bool = False
+    """Whether requests can start work, such as a batch, whose tokens their responses never report."""
 
     def is_in(self, names: Iterable[str]) -> bool:
         """Whether the names include this endpoint or one above it."""
@@ -144,6 +148,11 @@ def _opaque(name: str) -> Endpoint:
     return Endpoint(name=name, paths=(name, f"{name}/**"), stream=StreamEnd.CLOSE)
 
 
+def _uncounted(name: str) -> Endpoint:
+    """Return such an endpoint whose models run after its responses, or in connections past the proxy."""
+    return replace(_opaque(name), uncounted=True)
+
+
 TABLE: Final = (
     CHAT_COMPLETIONS,
     replace(
@@ -158,7 +167,14 @@ TABLE: Final = (
     MODELS,
     replace(_STORED, name="models", paths=("models/{model}**",), methods=GET, model=ModelPlace.PATH),
     Endpoint(name="models", paths=("models/{model}**",), stream=StreamEnd.CLOSE),
-    replace(_CREATE, name="responses", stream=StreamEnd.RESPONSE, heartbeats=True, nested_models=True),
+    replace(
+        _CREATE,
+        name="responses",
+        stream=StreamEnd.RESPONSE,
+        heartbeats=True,
+        nested_models=True,
+        background=True,
+    ),
     replace(
         _CREATE, name="responses", paths=("responses/compact", "responses/input_tokens"), nested_models=True
     ),
@@ -189,9 +205,9 @@ TABLE: Final = (
         _stored, ("safety", "skills", "vaults", "vector_stores", "webhook_endpoints", "webhook_event_types")
     ),
     REALTIME,
-    Endpoint(name="fine_tuning", paths=("fine_tuning/checkpoints/{model}/**",)),
-    *map(_opaque, ("agents", "assistants", "audio", "batches", "chatkit", "decisions", "evals")),
-    *map(_opaque, ("fine_tuning", "images", "live", "realtime", "threads")),
+    Endpoint(name="fine_tuning", paths=("fine_tuning/checkpoints/{model}/**",), uncounted=True),
+    *map(_opaque, ("assistants", "audio", "decisions", "images")),
+    *map(_uncounted, ("agents", "batches", "chatkit", "evals", "fine_tuning", "live", "realtime", "threads")),
     # Older and foreign paths that name a model in the middle. The body may name another one.
     Endpoint(name="deployments", paths=("deployments/{model}/**",), stream=StreamEnd.CLOSE, bare=False),
     Endpoint(name="engines", paths=("engines/{model}/**",), stream=StreamEnd.CLOSE, bare=False),

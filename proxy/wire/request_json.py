@@ -1,4 +1,4 @@
-"""Validate a JSON request body and read `model` and `stream` in one pass, without building its objects.
+"""Validate a JSON request body and read a few of its fields in one pass, without building its objects.
 
 A tree of Python objects can take a hundred times the memory of the text, and building it blocks the event
 loop. So msgspec validates and skips the values, and only short scalars are built.
@@ -21,7 +21,7 @@ NAME_CHARACTERS_MAX: Final = 1_000
 MODEL_CHARACTERS_MAX: Final = 1_000
 """A request for a model with a longer name is rejected, because the name is compared with patterns."""
 
-_NAMES: Final = frozenset({"model", "stream"})
+_NAMES: Final = frozenset({"background", "model", "stream"})
 _WORDS_FOR_MODELS: Final = (
     "model", "engine", "deployment", "fallback", "extra_body", "litellm", "router_settings", "user_config",
     "portkey", "preset", "lora", "adapter",
@@ -56,13 +56,15 @@ class RequestFields(msgspec.Struct, frozen=True):
     """Whether `stream` is true."""
     streams: bool = False
     """Whether the response may be a stream. Some servers also read `1` or `"true"` as true."""
+    background: bool = False
+    """Whether the model may run after the response. Some servers also read `1` or `"true"` as true."""
     other_model_word: str | None = None
     """A word in a top-level key other than `model` from which some servers take a model, such as `fallbacks`.
 
     It is not the key itself, because errors and logs quote it, and keys are the caller's text.
     """
     spellings: tuple[str, ...] = ()
-    """The top-level keys `model` and `stream` as written, in any case; a repeated key is listed twice.
+    """The top-level keys of these fields as written, in any case; a repeated key is listed twice.
 
     Two servers can read different values if a key is repeated, which JSON leaves undefined, or if it is
     written in another case, which some parsers ignore.
@@ -114,7 +116,7 @@ def check_first_byte(head: bytes) -> None:
 
 
 def read_fields(body: bytes) -> RequestFields:
-    """Validate a JSON body and read its `model` and `stream`.
+    """Validate a JSON body and read its `model`, `stream` and `background`.
 
     Raises:
         InvalidRequest: The body is not UTF-8, not JSON (RFC 8259: no NaN, no lone surrogate), not an object,
@@ -148,11 +150,12 @@ def read_fields(body: bytes) -> RequestFields:
 
     decoded = _open(body, find)
     values = {name: memoryview(decoded[member]) for name, member in members.items()}
-    stream = _scalar(values.get("stream"))
+    stream, background = _scalar(values.get("stream")), _scalar(values.get("background"))
     return RequestFields(
         model=_text(values.get("model")),
         stream=stream is True,
         streams=stream is not None and stream is not False,
+        background=background is not None and background is not False,
         other_model_word=other_model_word,
         spellings=tuple(spellings),
     )

@@ -371,7 +371,7 @@ async def cuts(talk: Conversation) -> None:
         ("/v1/responses", "application/json", STREAMED, silent),
         ("/v1/audio/speech", "application/json", b"{}", silent),
         ("/v1/images/edits", "multipart/form-data; boundary=b", b"", silent),
-        ("/v1/threads/runs", "application/json", LONG, silent),
+        ("/v1/assistants", "application/json", LONG, silent),
         ("/v1/engines/x/completions", "application/json", LONG, silent),
         ("/v1/some/new/api", "application/json", LONG, silent),
     ],
@@ -519,7 +519,7 @@ async def errs(talk: Conversation) -> None:
         ("GET", "/v1/responses/r-1", costs),
         ("GET", "/v1/models", silent),
         ("POST", "/v1/files", silent),
-        ("GET", "/v1/batches/b-1", silent),
+        ("GET", "/v1/assistants/a-1", silent),
         ("GET", "/v1/some/new/api", silent),
     ],
 )
@@ -536,6 +536,68 @@ async def test_endpoints_without_a_model_cost_nothing(
         await caller.body(await caller.answer())
         await until(lambda: bool(proxy.exchanges))
     assert "prompt_tokens" not in proxy.exchanges[0]
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type", "body", "status", "code"),
+    [
+        ("responses", "application/json", b'{"background": true}', 400, "invalid_request"),
+        ("RESPONSES;x", "application/json", b'{"background": true, "stream": true}', 400, "invalid_request"),
+        ("responses", "application/json", b'{"background": 1}', 400, "invalid_request"),
+        ("responses", "application/json", b'{"background": "true"}', 400, "invalid_request"),
+        ("responses", "application/json", b'{"b\\u0061ckground": true}', 400, "invalid_request"),
+        ("responses", "application/json", b'{"Background": true}', 400, "invalid_request"),
+        (
+            "responses",
+            "application/json",
+            b'{"background": true, "background": false}',
+            400,
+            "invalid_request",
+        ),
+        ("responses", "text/plain", b'{"background": true}', 400, "invalid_request"),
+        ("batches", "application/json", b"{}", 403, "endpoint_forbidden"),
+        ("evals/e-1/runs", "application/json", b"{}", 403, "endpoint_forbidden"),
+        ("fine_tuning/jobs", "application/json", b"{}", 403, "endpoint_forbidden"),
+        ("threads/t-1/runs", "application/json", b"{}", 403, "endpoint_forbidden"),
+        ("realtime/client_secrets", "application/json", b"{}", 403, "endpoint_forbidden"),
+        ("realtime/calls", "application/sdp", b"v=0", 403, "endpoint_forbidden"),
+        ("responses", "application/json", b'{"background": false}', 200, None),
+        ("responses", "application/json", b'{"background": null}', 200, None),
+        ("responses/compact", "application/json", b"{}", 200, None),
+        ("images/generations", "application/json", b'{"background": "transparent"}', 200, None),
+        ("chat/completions", "text/plain", b"{}", 200, None),
+    ],
+)
+async def test_a_key_with_a_budget_starts_no_work_that_cannot_be_counted(
+    run_proxy: RunProxy, path: str, content_type: str, body: bytes, status: int, code: str | None
+) -> None:
+    async with (
+        raw_upstream(ok) as upstream,
+        run_proxy(upstream.url, more=BUDGET) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("POST", f"/v1/{path}", f"Content-Type: {content_type}", body=body, key=KEY)
+        answer = await caller.answer()
+        told = json.loads(await caller.body(answer))
+        assert (answer.status, told.get("error", {}).get("code")) == (status, code)
+        assert len(upstream.requests) == (status == 200)
+        if code is not None:
+            assert told["error"]["message"].startswith("this key has a token budget")
+            await caller.send("POST", f"/v1/{path}", f"Content-Type: {content_type}", body=b"{}")
+            assert (await caller.answer()).status == 200  # a key without a budget
+
+
+@pytest.mark.parametrize("listed", ['["*"]', '["batches"]'])
+async def test_a_key_with_a_budget_may_use_an_uncounted_endpoint_that_it_names(
+    run_proxy: RunProxy, listed: str
+) -> None:
+    async with (
+        raw_upstream(ok) as upstream,
+        run_proxy(upstream.url, more=f"{BUDGET}endpoints = {listed}\n") as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("POST", "/v1/batches", JSON, body=b"{}", key=KEY)
+        assert (await caller.answer()).status == 200
 
 
 async def test_without_a_budget_nothing_is_estimated(run_proxy: RunProxy) -> None:

@@ -50,6 +50,8 @@ def test_the_properties_of_a_row_are_consistent(row: Endpoint) -> None:
     assert not row.limited or row.model is not ModelPlace.HIDDEN
     assert (row.charge is Charge.NOTHING) <= (row.model in {ModelPlace.NONE, ModelPlace.PATH})
     assert (row.model is ModelPlace.NONE) <= (row.charge is Charge.NOTHING)
+    assert not row.uncounted or row.model is ModelPlace.HIDDEN
+    assert not row.background or row.model is ModelPlace.BODY
     assert row.name == row.name.lower()
 
 

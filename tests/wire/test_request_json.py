@@ -50,10 +50,11 @@ def test_fields_of_another_type_are_left_to_the_upstream() -> None:
         (b"1" * 100, True),
     ],
 )
-def test_every_value_that_a_server_may_read_as_true_counts_as_a_stream(
+def test_every_value_that_a_server_may_read_as_true_counts_as_true(
     stream: bytes, *, may_stream: bool
 ) -> None:
-    assert read_fields(b'{"stream": %b}' % stream).streams == may_stream
+    fields = read_fields(b'{"stream": %b, "background": %b}' % (stream, stream))
+    assert fields.streams == fields.background == may_stream
 
 
 @pytest.mark.parametrize(
