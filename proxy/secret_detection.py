@@ -84,7 +84,7 @@ _ERROR_CODE: Final = re.compile(r"[A-Z]{2,}[-_]?[0-9]{3,}")
 # A run of printable characters, without the punctuation at its end.
 _WORD_IN_TEXT: Final = re.compile(r"(?<![!-~])(?:[.,;:!?)\]}>'\"]*+[#-&(*+\-/0-9<=@A-Z\[\\^_`a-z{|~])++")
 _EXPLANATION_LENGTH_MAX: Final = 300
-_SECRET_LENGTH_MIN: Final = 4
+SECRET_LENGTH_MIN: Final = 4
 _MIXED_WORD_LENGTH_MIN: Final = 8
 _PLAIN_WORD_LENGTH_MAX: Final = 32
 SIGNATURE_WORDS: Final = frozenset({"sign", "sig", "signature", "hmac", "digest", "mac"})
@@ -168,7 +168,7 @@ def mask_explanation(text: str, secrets: Collection[str] = ()) -> str:
     """
     shown = " ".join(text[:_EXPLANATION_LENGTH_MAX].split())
     for secret in sorted(secrets, key=len, reverse=True):
-        if len(secret) >= _SECRET_LENGTH_MIN:
+        if len(secret) >= SECRET_LENGTH_MIN:
             shown = shown.replace(secret, MASK)
     shown = _WORD_IN_TEXT.sub(lambda word: MASK if _may_be_secret(word[0]) else word[0], shown)
     return f"{shown} ..." if len(text) > _EXPLANATION_LENGTH_MAX else shown

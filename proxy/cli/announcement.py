@@ -5,7 +5,7 @@ import socket
 from proxy.access import uses_default_keys, uses_original_key
 from proxy.cli.banner import print_banner
 from proxy.cli.server import address_of
-from proxy.settings import Access, Settings
+from proxy.settings import Access, Settings, mask_url
 from proxy.settings.access import weak_keys
 from proxy.telemetry import get_logger
 
@@ -14,7 +14,8 @@ def announce(settings: Settings, sockets: list[socket.socket], scheme: str = "ht
     """Log the address and unsafe settings; print a banner on a terminal."""
     log = get_logger("proxy")
     addresses = [_url(listener, scheme) for listener in sockets]
-    log.info("serving", addresses=addresses, upstreams={n: u.base_url for n, u in settings.upstreams.items()})
+    upstreams = {name: mask_url(section.base_url) for name, section in settings.upstreams.items()}
+    log.info("serving", addresses=addresses, upstreams=upstreams)
     if settings.access.mode == "open":
         log.warning(
             "access_open",

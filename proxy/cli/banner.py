@@ -7,7 +7,7 @@ from typing import Final
 from proxy import __version__
 from proxy.cli.arguments import typed_command
 from proxy.cli.output import announce
-from proxy.settings import DEFAULT_CALLER_KEYS, Access, Settings
+from proxy.settings import DEFAULT_CALLER_KEYS, Access, Settings, mask_url
 
 NAMES_SHOWN: Final = 5
 _MEANINGS: Final = {"any": "none is required: any will do", "YOUR_KEY": "one of yours in [[access.keys]]"}
@@ -57,7 +57,7 @@ LLM token proxy {__version__}
 
   base URL   {address}/v1
   keys       {keys}
-  upstreams  {_join_names(f"{name} ({section.base_url})" for name, section in settings.upstreams.items())}
+  upstreams  {_join_names(f"{name} ({mask_url(each.base_url)})" for name, each in settings.upstreams.items())}
 {_pages(settings, address)}
 Does it work?   {typed_command()} doctor --url {address}/v1 --key -
 """

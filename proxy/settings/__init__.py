@@ -2,7 +2,7 @@
 
     load_settings      reads file and environment; SettingsError lists every problem with key, file and line
     resolve_embedded   replaces `embedded:` URLs by those of the running demonstration gateway
-    describe           prints the settings with secrets masked
+    describe           prints the settings with secrets masked; mask_url does so for one URL
 
 How a text becomes settings: locations (lines) -> environment (overrides) -> interpolation (`${env:}`) ->
 references (names across sections) -> sections (types, ranges) -> load (pydantic's errors in our words).
@@ -17,7 +17,7 @@ from proxy.settings.credentials.jwt import JwtCredential
 from proxy.settings.credentials.local import ExecCredential, FileCredential, StaticCredential
 from proxy.settings.credentials.oauth2 import OAuth2Credential
 from proxy.settings.credentials.section import CredentialSection, Inject, Invalidation
-from proxy.settings.describe import describe
+from proxy.settings.describe import describe, mask_url
 from proxy.settings.fields import EMBEDDED
 from proxy.settings.load import load_settings, referenced_files
 from proxy.settings.recipe_values import Json
@@ -83,6 +83,7 @@ __all__ = [
     "Upstream",
     "describe",
     "load_settings",
+    "mask_url",
     "referenced_files",
     "resolve_embedded",
 ]

@@ -14,7 +14,8 @@ from proxy.settings.sections import Routes, Settings
 
 FREE_TABLES = frozenset({"claims", "env", "form", "headers", "json", "options", "params", "query", "tools"})
 """Tables with keys chosen by the user, whose values are sent or passed on: any of them may be a secret."""
-_OPTION = re.compile(r"--?[A-Za-z][A-Za-z-]*")
+_OPTION = re.compile(r"-[A-Za-z]|--[A-Za-z][A-Za-z-]*")
+"""The name of an option. A single hyphen has one letter: `-psecret` is `-p` with its value."""
 _SCHEME = re.compile(r"[\s:;,.-]*+(?:Bearer|Basic|Token)?[\s:;,.-]*+", re.IGNORECASE)
 _URL = re.compile(rf"https?:|{EMBEDDED}", re.IGNORECASE)
 _QUERY_VALUE = re.compile(r"([?&][^=?&#]*=)[^&#]+")
@@ -80,8 +81,6 @@ def _field(key: str, value: object) -> str:
         user, password = value
         is_key = isinstance(user, str) and is_random(user)
         return _array([quoted(MASK) if is_key else _value(user), _free_value("", password)])
-    if key in {"url", "token_url"} and isinstance(value, str):
-        return quoted(_without_path_secrets(_without_url_secrets(value)))
     return _value(value)
 
 
@@ -100,7 +99,7 @@ def _value(value: object) -> str:
         return str(int(value))
     if isinstance(value, bool | int | float | None):
         return json.dumps(value)
-    return quoted(_without_url_secrets(str(value)))
+    return quoted(mask_url(str(value)))
 
 
 def _free_value(name: str, value: object) -> str:
@@ -140,15 +139,15 @@ def _inline(pairs: Iterable[str]) -> str:
     return f"{{ {text} }}" if text else "{}"
 
 
-def _without_url_secrets(text: str) -> str:
+def mask_url(text: str) -> str:
+    """Mask the user, the query values and random-looking path segments of a URL; other text is unchanged.
+
+    Some issuers and gateways expect a key in the path.
+    """
     if not _URL.match(text):
         return text
     userinfo, at, _ = urlsplit(text).netloc.rpartition("@")
-    return _QUERY_VALUE.sub(rf"\g<1>{MASK}", text.replace(userinfo + at, f"{MASK}@", 1) if at else text)
-
-
-def _without_path_secrets(url: str) -> str:
-    """Mask random-looking path segments: some issuers expect a key there."""
-    before, question, query = url.partition("?")
+    before, question, query = text.partition("?")
+    before = before.replace(userinfo + at, f"{MASK}@", 1) if at else before
     segments = [MASK if is_random(segment) else segment for segment in before.split("/")]
-    return "/".join(segments) + question + query
+    return "/".join(segments) + _QUERY_VALUE.sub(rf"\g<1>{MASK}", question + query)

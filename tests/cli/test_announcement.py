@@ -9,17 +9,18 @@ from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
 from proxy.cli.announcement import announce
+from proxy.secret import MASK
 from proxy.settings import load_settings
 
 OPERATORS_KEY = "sk-canary-of-the-operator"
 
 
 def announced(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], access: str, more: str = ""
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], access: str, more: str = "", path_key: str = "x"
 ) -> tuple[list[EventDict], str]:
     """Return the log lines and the output of a start with these settings."""
     path = tmp_path / "proxy.toml"
-    path.write_text(f'{access}\n[upstreams.a]\nbase_url = "http://127.0.0.1:9/v1"\n{more}')
+    path.write_text(f'{access}\n[upstreams.a]\nbase_url = "http://127.0.0.1:9/{path_key}/v1"\n{more}')
     settings = load_settings(path, {})
     with capture_logs() as lines, contextlib.closing(socket.create_server(("127.0.0.1", 0))) as listener:
         announce(settings, [listener])
@@ -41,6 +42,15 @@ def test_the_banner_shows_a_public_key_and_never_the_operators(
     assert OPERATORS_KEY not in banner + without
     _, opened = announced(tmp_path, capsys, '[access]\nmode = "open"\n', "[gateway]\n")
     assert "none is required: any will do" in opened
+
+
+def test_a_key_in_the_path_of_an_upstream_is_not_shown(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = "9f8Ab37cQ1zX0pLm4Tt7"
+    lines, banner = announced(tmp_path, capsys, keys(OPERATORS_KEY), "[gateway]\n", path_key=key)
+    assert lines[0]["upstreams"] == {"a": f"http://127.0.0.1:9/{MASK}/v1"}
+    assert key not in repr(lines) + banner
 
 
 def test_weak_keys_and_default_keys_cause_warnings(

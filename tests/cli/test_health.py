@@ -5,8 +5,10 @@ import asyncio
 import pytest
 
 from proxy.cli import main
+from tests.pace import PATIENCE
 from tests.ports import free_port
 from tests.raw_upstream import Conversation, raw_upstream
+from tests.waiting import delay
 
 
 async def health(url: str) -> int:
@@ -39,13 +41,16 @@ async def test_a_service_that_does_not_answer_is_not_ready(capsys: pytest.Captur
     [
         *("127.0.0.1:5002/readyz", "/readyz", "ftp://127.0.0.1/", "http:///readyz", "http://[::1/readyz"),
         *("http://127.0.0.1:http/", "http://127.0.0.1:70000/", "http://127.0.0.1:0/", "http://a b/"),
+        *("http://user:s3cretpw@127.0.0.1:9/", "http://s3cretpw@127.0.0.1/"),
     ],
 )
 async def test_an_address_that_is_not_a_url_is_wrong_use(
     url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert await health(url) == 2
-    assert capsys.readouterr().err.startswith("--url: must be an http:// or https:// URL")
+    printed = capsys.readouterr()
+    assert printed.err.startswith("--url: must be an http:// or https:// URL")
+    assert "s3cretpw" not in printed.out + printed.err
 
 
 async def test_a_response_that_is_not_http_is_not_ready() -> None:
@@ -54,3 +59,19 @@ async def test_a_response_that_is_not_http_is_not_ready() -> None:
 
     async with raw_upstream(answer) as upstream:
         assert await health(f"{upstream.url}/readyz") == 1
+
+
+async def test_a_server_that_sends_a_header_now_and_then_does_not_keep_the_command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.cli.health.WAIT_SECONDS", 0.1)
+
+    async def answer(talk: Conversation) -> None:
+        await talk.say(b"HTTP/1.1 200 OK\r\n")
+        while True:
+            await delay(0.02)
+            await talk.say(b"X-More: x\r\n")
+
+    async with asyncio.timeout(PATIENCE), raw_upstream(answer) as upstream:
+        assert await health(f"{upstream.url}/readyz") == 1
+    assert "timed out; is the service running there?" in capsys.readouterr().err

@@ -1,6 +1,9 @@
 """The outline of a reply shows its structure, and hides its values."""
 
+import base64
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -82,3 +85,24 @@ def test_no_reply_floods_or_tricks_a_terminal() -> None:
     assert outline(deep).endswith("{...}")
     assert "\x1b" not in outline({"a\x1b[31m": "b\x1b[2J"})
     assert "\n" not in outline({"a\nb": "c\nd"})
+
+
+@pytest.mark.parametrize("secret", ["letmein", "a+/ secret?", "\u5bc6\u7801\u5bc6\u7801"])
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda secret: base64.b64encode(f"ragflow:{secret}".encode()),
+        lambda secret: base64.urlsafe_b64encode(f"r:{secret}".encode()).rstrip(b"="),
+        lambda secret: base64.b64encode(f"ab{secret}c".encode()),
+        lambda secret: quote(secret, safe="").encode(),
+    ],
+    ids=["basic", "url-safe", "inside", "percent"],
+)
+def test_an_encoded_secret_is_not_shown(encode: Callable[[str], bytes], secret: str) -> None:
+    quoted = encode(secret).decode()
+    shown = outline(
+        {"message": f"header Basic {quoted} is invalid", quoted: 1, "type": quoted}, secrets=[secret]
+    )
+    assert "header Basic ***" in shown
+    assert quoted not in shown
+    assert quoted not in outline(None, f"<html><title>{quoted}</title>", secrets=[secret])

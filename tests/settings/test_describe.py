@@ -21,7 +21,7 @@ sha256 = "DIGEST"
 default = "chat"
 "audio/speech" = "chat"
 [upstreams.chat]
-base_url = "https://llm.example/v1"
+base_url = "https://llm.example/k/9f8Ab37cQ1zX0pLm4Tt7/v1"
 credential = "h"
 headers = { X-App = "ragflow", X-Tenant = "${env:TENANT}", X-Api-Key = "SECRET" }
 proxy = "http://SECRET:SECRET@proxy.example:3128"
@@ -63,7 +63,7 @@ late = "SECRET ${now}"
 other = "Bearer ${credential:s}"
 [credentials.x]
 source = "exec"
-command = ["sh", "-c", "SECRET", "--secret", "--secret=SECRET", "SECRET"]
+command = ["sh", "-c", "SECRET", "--secret", "--secret=SECRET", "SECRET", "-p", "-pSECRET", "-pLetters"]
 env = { PLAIN = "SECRET", LANG = "C" }
 [credentials.j]
 source = "jwt"
@@ -108,6 +108,7 @@ def test_the_output_is_valid_toml(load: Load) -> None:
     }
     assert tree["routes"] == {"default": "chat", "audio/speech": "chat"}
     chat = tree["upstreams"]["chat"]
+    assert chat["base_url"] == f"https://llm.example/k/{MASK}/v1"
     assert chat["headers"] == {"X-App": MASK, "X-Tenant": MASK, "X-Api-Key": MASK}
     assert chat["proxy"] == f"http://{MASK}@proxy.example:3128"
     assert chat["timeouts"] == {"connect": 5, "first_byte": 120, "idle": 60, "total": 0}
@@ -142,7 +143,7 @@ def test_the_output_is_valid_toml(load: Load) -> None:
     assert tree["credentials"]["o"]["params"] == {"grant": "g", "assertion": MASK, "user": MASK}
     command = tree["credentials"]["x"]["command"]
     assert command[0].endswith("/sh")
-    assert command[1:] == ["-c", MASK, "--secret", MASK, MASK]
+    assert command[1:] == ["-c", MASK, "--secret", MASK, MASK, "-p", MASK, MASK]
     assert tree["credentials"]["x"]["env"] == {"PLAIN": MASK, "LANG": "C"}
     assert tree["credentials"]["j"]["claims"] == {"api_key": MASK, "scope": "llm"}
     assert tree["credentials"]["j"]["headers"] == {"x": MASK, "typ": "JWT"}
