@@ -9,11 +9,9 @@ from proxy.secret import MASK, Secret
 from proxy.secret_detection import is_harmless, is_random
 from proxy.settings.fields import EMBEDDED
 from proxy.settings.interpolation import Interpolated, LateReference, LateText
-from proxy.settings.section import Section, dotted, quoted
+from proxy.settings.section import FREE_TABLES, Section, dotted, quoted
 from proxy.settings.sections import Routes, Settings
 
-FREE_TABLES = frozenset({"claims", "env", "form", "headers", "json", "options", "params", "query", "tools"})
-"""Tables with keys chosen by the user, whose values are sent or passed on: any of them may be a secret."""
 _OPTION = re.compile(r"-[A-Za-z]|--[A-Za-z][A-Za-z-]*")
 """The name of an option. A single hyphen has one letter: `-psecret` is `-p` with its value."""
 _SCHEME = re.compile(r"[\s:;,.-]*+(?:Bearer|Basic|Token)?[\s:;,.-]*+", re.IGNORECASE)

@@ -7,13 +7,18 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Annotated, NamedTuple, NoReturn, TypeAlias, TypeVar
+from typing import Annotated, Final, NamedTuple, NoReturn, TypeAlias, TypeVar
 
 import msgspec
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
 KeyPath: TypeAlias = tuple[str | int, ...]
+
+FREE_TABLES: Final = frozenset(
+    {"claims", "env", "form", "headers", "json", "options", "params", "query", "tools"}
+)
+"""Tables with keys chosen by the user, whose values are sent or passed on: any of them may be a secret."""
 
 REJECTED = "rejected"
 """Pydantic's error type for problems with our own message."""

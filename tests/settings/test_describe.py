@@ -6,8 +6,7 @@ from typing import get_args
 
 from proxy.secret import MASK
 from proxy.settings import Settings, describe
-from proxy.settings.describe import FREE_TABLES
-from proxy.settings.section import Section
+from proxy.settings.section import FREE_TABLES, Section
 from tests.settings.conftest import MINIMAL, Load
 
 TEXT = """\

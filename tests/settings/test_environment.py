@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from proxy.settings.environment import apply_overrides
 from proxy.settings.interpolation import Interpolated
 from proxy.settings.locations import Place
-from proxy.settings.section import KeyPath
+from proxy.settings.section import FREE_TABLES, KeyPath
 from tests.settings.conftest import MINIMAL, Load, Problems
 
 
@@ -166,3 +166,31 @@ def test_every_problem_is_reported_for_a_variable(variables: dict[str, str]) -> 
     assert {places[problem.path].source for problem in problems} <= {
         f"environment {name}" for name in environ
     }
+
+
+@pytest.mark.parametrize(
+    ("variable", "table", "expected"),
+    [
+        ("JSON__APPSECRET", {"json": {"appSecret": "old"}}, {"json": {"appSecret": "new"}}),
+        ("JSON__appSecret", {"json": {"appId": "x"}}, {"json": {"appId": "x", "appSecret": "new"}}),
+        ("JSON__user__passWord", {}, {"json": {"user": {"passWord": "new"}}}),
+        ("FORM__client_id", {}, {"form": {"client_id": "new"}}),
+        ("ENV__APP_SECRET", {}, {"env": {"APP_SECRET": "new"}}),
+        ("HEADERS__X_KEY", {}, {"headers": {"x_key": "new"}}),
+        ("TIMEOUT", {}, {"timeout": "new"}),
+    ],
+)
+def test_a_new_key_of_a_free_table_is_spelled_as_in_the_variable(
+    variable: str, table: dict[str, object], expected: dict[str, object]
+) -> None:
+    tree = overridden({"credentials": {"json": table}}, **{f"CREDENTIALS__JSON__{variable}": "new"})
+    assert tree == {"credentials": {"json": expected}}
+
+
+@pytest.mark.parametrize("table", sorted(FREE_TABLES - {"env", "headers"}))
+def test_a_new_key_in_capitals_is_a_problem_where_its_spelling_is_sent(table: str) -> None:
+    section = "CHAT" if table in {"options", "tools"} else "CREDENTIALS__CORP"
+    variable = f"PROXY__{section}__{table.upper()}__APPSECRET"
+    (problem,) = apply_overrides({}, {(): Place("x.toml")}, {variable: "s3cr3t"})
+    assert f"does not show how {table} spells it" in problem.words
+    assert "s3cr3t" not in problem.words
