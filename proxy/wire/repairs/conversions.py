@@ -10,7 +10,7 @@ from proxy.wire.event_stream import BOM, END_MARKER
 from proxy.wire.repairs.call import Call
 from proxy.wire.repairs.chat import open_choices
 from proxy.wire.repairs.deltas import BUILT_MAX, ValueJoiner, Values
-from proxy.wire.repairs.framing import read_payload, rewrite, split_events
+from proxy.wire.repairs.framing import has_too_many_lines, read_payload, rewrite, split_events
 from proxy.wire.repairs.lenient_json import mark_halves, restore_halves, without_nan
 from proxy.wire.repairs.repair import CLIENTS, Repair
 from proxy.wire.repairs.responses import is_lenient
@@ -20,6 +20,7 @@ from proxy.wire.repairs.shallow_json import (
     TooManyItems,
     first_byte,
     is_empty,
+    is_json,
     is_null,
     is_text,
     open_list,
@@ -248,26 +249,49 @@ class AnswerJoiner:
         """Add events; return the error that they contain, if there is one.
 
         Raises:
-            InvalidResponse: The events have too many choices, tool calls or members.
+            InvalidResponse: An event cannot be read, or the events have too many choices, tool calls or
+                members.
         """
         for block in split_events(whole_events):
-            payload = read_payload(block)
-            self._marked = self._marked or payload == END_MARKER
-            chunk = _open_chunk(payload)
-            error = read_openai_error(chunk)
-            if error is not None:
-                return error
             try:
+                chunk = self._read_chunk(block)
+                error = read_openai_error(chunk)
+                if error is not None:
+                    return error
                 self._add_chunk(chunk)
             except TooManyItems as too_many:
                 raise InvalidResponse("events with too many choices, tool calls or members") from too_many
         return None
 
+    def _read_chunk(self, block: bytes) -> Members:
+        """Return the members of a chunk; none if the event has no data, or only an end marker or a ping.
+
+        What follows the end of every choice, such as the beginning of a cut end marker, may be unreadable.
+        """
+        payload = read_payload(block)
+        if payload is None:
+            if has_too_many_lines(block) and not self._ended:
+                raise InvalidResponse("an event with too many lines")
+            return {}
+        self._marked = self._marked or payload == END_MARKER
+        chunk = _open_chunk(payload)
+        if chunk is None and not self._ended and not _is_ping(payload):
+            raise InvalidResponse("an event that is not a JSON object")
+        return chunk or {}
+
+    @property
+    def _ended(self) -> bool:
+        """Whether an end marker or a finish_reason has ended every choice."""
+        choices = self._choices.values()
+        return self._marked or (
+            bool(choices) and not any(is_empty(each.members["finish_reason"]) for each in choices)
+        )
+
     def _add_chunk(self, chunk: Members) -> None:
         for name, value in chunk.items():
             if name not in _ONLY_IN_STREAMS and not (name == "usage" and is_null(value)):
                 _update(self._whole, name, value, self._joiner)
-        for part in open_choices(chunk):
+        for part in _read_choices(chunk):
             self._find_choice(read_index(part) or 0).add(part)
 
     def _find_choice(self, index: int) -> _JoinedChoice:
@@ -288,19 +312,36 @@ class AnswerJoiner:
         choices = self._choices
         if not choices:
             raise InvalidResponse("an event stream without an answer")
-        if not self._marked and any(is_empty(each.members["finish_reason"]) for each in choices.values()):
+        if not self._ended:
             raise BadResponse(reason="an event stream that ended early, where the caller wanted none")
         self._whole["object"] = write("chat.completion" if self._shape == Shape.CHAT else "text_completion")
         closed = [{**choice.close(), "index": write(index)} for index, choice in sorted(choices.items())]
         return restore_halves(to_json({**self._whole, "choices": write(closed)}))
 
 
-def _open_chunk(payload: bytes | None) -> Members:
-    """Return the members of a chunk, also of one that only Python reads; none if it is not an object."""
+def _open_chunk(payload: bytes) -> Members | None:
+    """Return the members of a chunk, also of one that only Python reads; None if it is not an object."""
     chunk = open_object(payload)
-    if chunk is None and payload is not None and len(payload) <= _LENIENT_BYTES_MAX and is_lenient(payload):
+    if chunk is None and len(payload) <= _LENIENT_BYTES_MAX and is_lenient(payload):
         chunk = open_object(mark_halves(without_nan(payload)))
-    return chunk or {}
+    return chunk
+
+
+def _is_ping(payload: bytes) -> bool:
+    """Whether an event holds no part of a response: nothing, an end marker, or JSON that holds no object."""
+    written = payload.strip()
+    return written in {b"", b"[]", END_MARKER} or (written[:1] not in b"{[" and is_json(written))
+
+
+def _read_choices(chunk: Members) -> list[Members]:
+    written = chunk.get("choices")
+    if is_empty(written):
+        return []
+    items = open_list(written) or ()
+    choices = [choice for item in items if (choice := open_object(item)) is not None]
+    if not choices or len(choices) < len(items):
+        raise InvalidResponse("choices that are not objects")
+    return choices
 
 
 def _update(members: Members, name: str, value: msgspec.Raw, joiner: ValueJoiner) -> None:

@@ -81,7 +81,7 @@ def ends_block(piece: bytes) -> bool:
 
 def read_payload(block: bytes) -> bytes | None:
     """Return the joined `data:` lines of a block; None if it has none, or too many lines."""
-    if _has_too_many_lines(block):
+    if has_too_many_lines(block):
         return None
     data = [line[5:].removeprefix(b" ") for line in _lines(block) if _DATA.match(line)]
     return b"\n".join(data) if data else None
@@ -101,7 +101,7 @@ def rewrite(block: bytes, payloads: Sequence[bytes]) -> bytes:
 
 def drop_event_lines(block: bytes) -> bytes:
     """Drop the `event:`, `id:` and `retry:` lines of a block, and move its comments to a block before it."""
-    if _has_too_many_lines(block):
+    if has_too_many_lines(block):
         return block
     lines = _lines(block)
     comments = [line for line in lines if line.startswith(b":")]
@@ -137,7 +137,7 @@ def is_utf8(piece: bytes) -> bool:
     return True
 
 
-def _has_too_many_lines(block: bytes) -> bool:
+def has_too_many_lines(block: bytes) -> bool:
     """Whether a block has more lines than are repaired."""
     return block.count(b"\n") + block.count(b"\r") > LINES_MAX
 

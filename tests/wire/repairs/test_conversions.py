@@ -12,6 +12,7 @@ from proxy.errors import BadResponse, InvalidResponse
 from proxy.wire.endpoints import Shape
 from proxy.wire.repairs import Call, EmbeddedError
 from proxy.wire.repairs.conversions import AnswerJoiner, answer_to_stream, lines_to_stream
+from proxy.wire.repairs.framing import LINES_MAX
 from proxy.wire.repairs.shallow_json import ITEMS_MAX, TooManyItems
 from tests.linear_time import KIB, assert_bounded
 from tests.wire.repairs.answers import MESSAGES, STANDARD, Json, streams, written
@@ -216,6 +217,55 @@ def test_only_an_event_is_an_end_marker() -> None:
 def test_an_event_of_too_many_choices_is_an_error() -> None:
     with pytest.raises(InvalidResponse):
         joined(event({"choices": [{}] * (ITEMS_MAX + 1)}))
+
+
+_TEXT = b'"choices": [{"index": 0, "delta": {"content": "lost"}}]'
+UNREADABLE = {
+    "too many comments": b": c\n" * (LINES_MAX + 1) + b"data: {%b}\n\n" % _TEXT,
+    "too many data lines": b"data: {\n" + b"data: \n" * LINES_MAX + b"data: %b}\n\n" % _TEXT,
+    "cut JSON": b"data: {%b\n\n" % _TEXT,
+    "two objects": b"data: {%b}\ndata: {%b}\n\n" % (_TEXT, _TEXT),
+    "a list": b"data: [{%b}]\n\n" % _TEXT,
+    "text": b"data: lost\n\n",
+    "nested too deeply": b'data: {%b, "x": %b1%b}\n\n' % (_TEXT, b"[" * 5000, b"]" * 5000),
+    "a long event that only Python reads": b'data: {%b, "x": "%b", "y": NaN}\n\n' % (_TEXT, b"a" * (1 << 20)),
+    "choices that are no list": b'data: {"choices": {"0": {"delta": {"content": "lost"}}}}\n\n',
+    "a choice that is no object": b'data: {"choices": ["lost"]}\n\n',
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_a_stream_with_an_event_that_cannot_be_read_is_an_error(name: str) -> None:
+    words, end = event(chunk({"content": "Hi"})), event(chunk({}, "stop")) + DONE
+    with pytest.raises(InvalidResponse):
+        joined(words + UNREADABLE[name] + words + end)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b": keep-alive\n\n",
+        b"event: ping\n\n",
+        b"data:\n\n",
+        b"data:  \n\n",
+        b"data: null\n\n",
+        b'data: "ping"\n\n',
+        b"data: []\n\n",
+        b"data: {}\n\n",
+        b'data: {"choices": []}\n\n',
+        b'data: {"choices": null}\n\n',
+    ],
+)
+def test_an_event_without_a_part_of_the_response_is_left_out(block: bytes) -> None:
+    words, end = event(chunk({"content": "Hi"})), event(chunk({}, "stop")) + DONE
+    assert joined(words + block + words + end) == joined(words + words + end)
+
+
+@pytest.mark.parametrize("end", [event(chunk({}, "stop")), DONE], ids=["finish", "marker"])
+def test_what_follows_the_end_of_a_stream_may_be_unreadable(end: bytes) -> None:
+    words = event(chunk({"content": "Hi"}))
+    for name in ("too many comments", "cut JSON", "text"):
+        assert joined(words + end + UNREADABLE[name]) == joined(words + end)
 
 
 def test_thinking_in_lists_and_the_answer_in_texts_are_joined() -> None:
