@@ -7,6 +7,7 @@ from typing import Any, Final
 import aiohttp
 import pytest
 
+from proxy.wire.request_json import MODEL_CHARACTERS_MAX
 from tests.conftest import CANARIES, KEY, RunProxy, require
 from tests.pace import paced
 from tests.ports import free_port
@@ -159,7 +160,8 @@ async def test_errors_are_named_in_their_spans(run_proxy: RunProxy) -> None:
 async def test_no_text_of_a_caller_makes_a_span_long(run_proxy: RunProxy, place: str) -> None:
     from proxy.telemetry.traces import TEXT_CHARACTERS_MAX
 
-    text = "x" * 2 * TEXT_CHARACTERS_MAX
+    longest = MODEL_CHARACTERS_MAX if place == "model" else 10 * TEXT_CHARACTERS_MAX
+    text = "x" * longest
     path = f"/v1/files/{text}" if place == "path" else "/v1/chat/completions"
     question = QUESTION.replace(b"gpt-4o", text.encode()) if place == "model" else QUESTION
     async with raw_upstream(answer) as upstream, raw_upstream(collect) as collector:
