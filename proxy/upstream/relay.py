@@ -24,7 +24,7 @@ from proxy.upstream.routing import NO_REPAIRS, Route
 from proxy.upstream.transport import UpstreamResponse
 from proxy.wire.endpoints import Charge, StreamEnd
 from proxy.wire.error_envelope import error_body, error_event
-from proxy.wire.event_stream import END_MARKER, HEARTBEAT, EventFramer, is_event_stream
+from proxy.wire.event_stream import END_MARKER, HEARTBEAT, EventFramer, count_events, is_event_stream
 from proxy.wire.headers import Headers, content_coding, find_header, response_headers
 from proxy.wire.repairs import Call, EmbeddedError
 from proxy.wire.statuses import NO_CONTENT, OK, SUCCESSES
@@ -145,7 +145,9 @@ class Attempt(msgspec.Struct, frozen=True):
         if response.status == NO_CONTENT:  # It must not have a length (RFC 9110 8.6).
             headers = [pair for pair in headers if pair[0] != b"content-length"]
         if start is not None and start.is_whole:
-            self._note_usage(read_stream_usage if is_events else read_usage, first)
+            if start.usage is not None and self._is_counted:
+                self.record.prompt_tokens, self.record.completion_tokens = start.usage
+            self.record.events = count_events(first) if is_events else None
             if is_events and first.find(ERROR_WORD) >= 0:
                 first = response.redact(first)
                 self._note_error(first)

@@ -24,6 +24,7 @@ from proxy.wire.repairs.framing import cut_events
 from proxy.wire.repairs.shallow_json import SHORT_BYTES, TooManyItems
 from proxy.wire.repairs.vendor_errors import TRUE_ERRORS
 from proxy.wire.statuses import OK
+from proxy.wire.usage import Usage, read_stream_usage, read_usage
 
 WHOLE_BYTES_MAX: Final = 64 << 20
 """The longest response that is held in memory to be repaired as a whole."""
@@ -41,12 +42,14 @@ class RepairedStart(NamedTuple):
         is_events: Whether it is an event stream.
         is_whole: Whether nothing else follows, although the upstream's headers describe another body.
         content_type: Replaces that of the upstream.
+        usage: What the upstream reported in a body that is whole. Repairs may have dropped it from the body.
     """
 
     body: bytes
     is_events: bool
     is_whole: bool = False
     content_type: bytes | None = None
+    usage: Usage | None = None
 
 
 class ResponseRepairs:
@@ -149,7 +152,7 @@ class ResponsePrefix:
             return RepairedStart(body, is_events=True, content_type=self._label(is_events=True))
         events = await _repair_all(stream, body)
         joined = await self._run(self._join, events, inline_max=SHORT_BYTES)
-        return joined if isinstance(joined, EmbeddedError) else await self._repair_whole(joined)
+        return joined if isinstance(joined, EmbeddedError) else await self._repair_whole(body, joined)
 
     def _detect_events(self) -> bool | None:
         """Whether this is an event stream: the first bytes decide where a stream is possible."""
@@ -200,25 +203,31 @@ class ResponsePrefix:
             stream = StreamRepairer(self._repairs, self._call)
             error = stream.first_error(events)
             repaired = await _repair_all(stream, events)
-            return error or RepairedStart(repaired, is_events=True, is_whole=True, content_type=_LABELS[True])
-        return await self._repair_whole(body)
+            usage = await self._run(read_stream_usage, events) or await self._run(read_stream_usage, repaired)
+            return error or RepairedStart(
+                repaired, is_events=True, is_whole=True, content_type=_LABELS[True], usage=usage
+            )
+        return await self._repair_whole(body, body)
 
-    async def _repair_whole(self, body: bytes) -> RepairedStart | EmbeddedError:
-        return await self._run(self._write_whole, body)
+    async def _repair_whole(self, received: bytes, body: bytes) -> RepairedStart | EmbeddedError:
+        return await self._run(functools.partial(self._write_whole, received), body)
 
-    def _write_whole(self, body: bytes) -> RepairedStart | EmbeddedError:
+    def _write_whole(self, received: bytes, body: bytes) -> RepairedStart | EmbeddedError:
+        """Repair a whole body, which has been joined if the upstream's bytes were a stream."""
         repaired = repair_response(self._repairs, self._call, body)
         if isinstance(repaired, EmbeddedError):
             return repaired
-        if self._streams_whole:
-            events = answer_to_stream(repaired, self._call)
-            if events is not None:
-                return RepairedStart(events, is_events=True, is_whole=True, content_type=_LABELS[True])
         label = self._label(is_events=False) if self._call.shape != Shape.SPEECH else None
-        is_same = repaired == bytes(self._held)
-        return RepairedStart(
-            repaired, is_events=self._labelled_events and is_same, is_whole=not is_same, content_type=label
-        )
+        events = answer_to_stream(repaired, self._call) if self._streams_whole else None
+        if events is None and repaired == received:
+            return RepairedStart(repaired, is_events=self._labelled_events, content_type=label)
+        # Before the conversion, which drops what was not asked for; of an envelope, after it was unwrapped.
+        usage = (read_stream_usage if self._is_events else read_usage)(received) or read_usage(repaired)
+        if events is not None:
+            return RepairedStart(
+                events, is_events=True, is_whole=True, content_type=_LABELS[True], usage=usage
+            )
+        return RepairedStart(repaired, is_events=False, is_whole=True, content_type=label, usage=usage)
 
     async def _run(
         self, change: Callable[[bytes], _Changed], body: bytes, *, inline_max: int = INLINE_BYTES_MAX

@@ -126,15 +126,20 @@ class EventFramer:
         return self._is_marked
 
     def _count(self, whole: bytes) -> bytes:
-        # Each line end becomes one LF, so that a blank line is two; a list of the ends would be large.
-        lines = whole.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if CR in whole else whole
-        self.events += lines.count(b"\n\n")
+        self.events += count_events(whole)
         if len(whole) > LARGE_PIECE_BYTES:
             small = [piece for piece in self._recent if len(piece) <= LARGE_PIECE_BYTES]
             self._recent = deque(small, maxlen=_RECENT_PIECES)
         self._recent.append(whole)
         self._is_marked = None
         return whole
+
+
+def count_events(whole_events: bytes) -> int:
+    """Return the number of blocks that end with a blank line."""
+    # Each line end becomes one LF, so that a blank line is two; a list of the ends would be large.
+    lines = whole_events.replace(b"\r\n", b"\n").replace(b"\r", b"\n") if CR in whole_events else whole_events
+    return lines.count(b"\n\n")
 
 
 def find_ends(whole_events: bytes) -> Iterator[int]:

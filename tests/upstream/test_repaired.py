@@ -8,6 +8,7 @@ import pytest
 
 from tests.conftest import RunProxy
 from tests.integration.ragflow import RETRIED, kind_of
+from tests.loopback import until
 from tests.raw_caller import RawAnswer, raw_caller
 from tests.raw_upstream import Conversation, RawUpstream, raw_upstream, stream_from
 
@@ -82,6 +83,30 @@ async def test_a_usage_chunk_is_sent_only_if_requested(run_proxy: RunProxy) -> N
     asked = {**STREAM, "stream_options": {"include_usage": True}}
     _, body, _ = await relayed(run_proxy, events, body=asked)
     assert chunks_of(body)[-1]["usage"] == usage
+
+
+@pytest.mark.parametrize("asked", [True, False])
+async def test_a_whole_response_that_becomes_a_stream_is_counted_like_a_stream(
+    run_proxy: RunProxy, *, asked: bool
+) -> None:
+    async def script(talk: Conversation) -> None:
+        message = {"role": "assistant", "content": "Hi"}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 30, "completion_tokens": 50}
+        await talk.answer(json.dumps({"choices": [choice], "usage": usage}).encode(), JSON)
+
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url, options=RAGFLOW) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        body = {**STREAM, "stream_options": {"include_usage": asked}}
+        await caller.send("POST", CHAT, JSON, body=json.dumps(body).encode())
+        told = await caller.body(await caller.answer())
+        await until(lambda: bool(proxy.exchanges))
+    line = proxy.exchanges[0]
+    assert (line["prompt_tokens"], line["completion_tokens"]) == (30, 50)
+    assert line["events"] == told.count(b"\n\n")
 
 
 async def test_the_first_chunk_of_azure_and_a_null_delta_are_repaired(run_proxy: RunProxy) -> None:

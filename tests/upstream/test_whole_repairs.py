@@ -64,6 +64,38 @@ async def test_a_whole_answer_to_a_stream_becomes_chunks(
     assert "message" not in chunks[0]["choices"][0]
 
 
+USAGE = {"prompt_tokens": 30, "completion_tokens": 50, "total_tokens": 80}
+REPORTED = json.dumps({**ANSWER, "usage": USAGE}).encode()
+CHUNKS = [chunk({"content": "Hi"}), chunk({}, "stop"), {"choices": [], "usage": USAGE}]
+FORMS = {
+    "whole": REPORTED,
+    "in an envelope": b'{"code": 0, "data": %b}' % REPORTED,
+    "lines": b"\n".join(json.dumps(each).encode() for each in CHUNKS),
+    "a stream": b"".join(map(event, CHUNKS)) + DONE,
+}
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("asked", [True, False], ids=["asked", "unasked"])
+@pytest.mark.parametrize("streams", [True, False], ids=["stream", "answer"])
+async def test_the_upstreams_usage_is_read_whatever_becomes_of_its_response(
+    name: str, form: str, *, asked: bool, streams: bool
+) -> None:
+    call = Call(Shape.CHAT, streams=streams, usage_requested=asked)
+    body = FORMS[form]
+    held = prefix(call, body, b"", repairs=name)
+    if form == "lines" and not streams:
+        with pytest.raises(InvalidResponse):
+            await held.start(1 << 20)
+        return
+    start = await started(held)
+    if start.is_whole:
+        assert start.usage == (30, 50)
+    else:  # Then the caller gets the upstream's own bytes, from which the relay reads it.
+        assert (start.body, start.usage) == (body, None)
+
+
 @pytest.mark.parametrize("size", [0, INLINE_BYTES_MAX])
 async def test_a_long_response_is_repaired_in_a_thread(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Repairing it would block the event loop for seconds."""
