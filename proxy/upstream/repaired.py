@@ -5,6 +5,8 @@ import functools
 from collections.abc import Callable
 from typing import Final, NamedTuple, TypeVar
 
+from msgspec.structs import replace
+
 from proxy.errors import InvalidResponse
 from proxy.upstream.repair_threads import RepairThreads
 from proxy.wire.endpoints import Shape
@@ -144,7 +146,9 @@ class ResponsePrefix:
         if not self._is_events:
             return await self._start_whole(body)
         whole_events = EventFramer(max_event_bytes).feed(body)
-        stream = StreamRepairer(self._repairs, self._call)
+        # A whole response has its usage in any case.
+        call = replace(self._call, usage_requested=True) if self._joins else self._call
+        stream = StreamRepairer(self._repairs, call)
         error = stream.first_error(whole_events)
         if error is not None:
             return error

@@ -90,6 +90,8 @@ async def test_the_upstreams_usage_is_read_whatever_becomes_of_its_response(
             await held.start(1 << 20)
         return
     start = await started(held)
+    if not streams:
+        assert json.loads(start.body)["usage"] == USAGE
     if start.is_whole:
         assert start.usage == (30, 50)
     else:  # Then the caller gets the upstream's own bytes, from which the relay reads it.
