@@ -142,7 +142,7 @@ class MethodNotAllowed(CallerError):
 
     status = 405
     code = "method_not_allowed"
-    message = "this path does not take that method"
+    message = "this path does not accept this method"
 
 
 class BodyTimeout(CallerError):
@@ -169,7 +169,7 @@ class ModelForbidden(CallerError):
     status = 403
     type = "permission_error"
     code = "model_forbidden"
-    message = "this key has no permission for that model"
+    message = "this key may not use this model"
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message, param="model")
@@ -275,7 +275,7 @@ class BadResponse(UpstreamError):
     """No response that can be relayed: the connection broke, or the response is malformed."""
 
     code = "upstream_bad_response"
-    message = "the upstream gave no valid answer"
+    message = "the upstream did not send a valid response"
 
 
 class InvalidResponse(BadResponse):

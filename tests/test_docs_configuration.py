@@ -137,10 +137,10 @@ def test_the_endpoints_of_limited_keys_are_named(name: str) -> None:
     (listed,) = [part for part in section.split("\n\n") if "`endpoint_forbidden`" in part]
     allowed, _, rest = listed.partition("`endpoint_forbidden`")
     named = {*CODE.findall(allowed)} & ENDPOINT_NAMES
-    assert named == {endpoint.name for endpoint in TABLE if endpoint.limited}
+    assert named == {endpoint.name for endpoint in TABLE if endpoint.for_limited_keys}
     closed = {*CODE.findall(rest)} & ENDPOINT_NAMES - {"models"}
     assert closed
-    assert not any(endpoint.limited for endpoint in TABLE if endpoint.name in closed)
+    assert not any(endpoint.for_limited_keys for endpoint in TABLE if endpoint.name in closed)
 
 
 @each_reference

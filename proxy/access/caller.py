@@ -85,7 +85,7 @@ class Caller(msgspec.Struct, frozen=True):
         if self.endpoints is not None:
             if ANY_ENDPOINT not in self.endpoints and not endpoint.is_in(self.endpoints):
                 raise EndpointForbidden
-        elif self.is_limited and not endpoint.limited:
+        elif self.is_limited and not endpoint.for_limited_keys:
             hidden = endpoint.model is ModelPlace.HIDDEN
             raise EndpointForbidden(_SHOWS_NO_MODEL if hidden else _NOT_BY_DEFAULT)
         elif self.budget is not None and endpoint.uncounted:

@@ -103,7 +103,7 @@ def _relayed_operation(method: str, path: str, endpoint: Endpoint) -> Object:
         "x-relayed": True,
         "x-endpoint": endpoint.name,
         "x-without-version": endpoint.bare,
-        "x-limited-keys": endpoint.limited,
+        "x-limited-keys": endpoint.for_limited_keys,
     }
     if endpoint.websocket:
         operation["x-websocket"] = True
@@ -127,7 +127,7 @@ def _sentences(endpoint: Endpoint) -> list[str]:
         sentences.append("A WebSocket.")
     elif endpoint.stream is not None:
         sentences.append("The response may be an event stream.")
-    if not endpoint.limited:
+    if not endpoint.for_limited_keys:
         sentences.append("A key that is limited to models may not use it unless its `endpoints` say so.")
     if endpoint.uncounted:
         sentences.append("The same applies to a key with a token budget.")

@@ -127,7 +127,7 @@ def _facts(lang: str, endpoint: Endpoint) -> str:
         facts.append(_WEBSOCKET)
     elif endpoint.stream is not None:
         facts.append(_STREAMS)
-    if not endpoint.limited:
+    if not endpoint.for_limited_keys:
         facts.append(_NOT_COUNTED if endpoint.uncounted else _NOT_LIMITED)
     if not endpoint.bare:
         facts.append(_ONLY_WITH_VERSION)

@@ -74,7 +74,7 @@ _ENGLISH: Final = _Words(
         "/chat/": ("Chat", "talk to the model here in the browser"),
         "/status": ("Status", "credentials, upstreams and traffic of this service"),
         "/docs": ("Documentation", "every path of this service"),
-        API_REFERENCE: ("API reference", "OpenAI's own documentation, which holds here, too"),
+        API_REFERENCE: ("API reference", "OpenAI's own documentation, which applies here as well"),
     },
 )
 _CHINESE: Final = _Words(

@@ -97,7 +97,7 @@ class CircuitBreaker:
         return self._context.state
 
     @property
-    def opens_in(self) -> float:
+    def retry_in(self) -> float:
         """Seconds until an attempt may be made; 0 if it may now."""
         if self.state == OPENED:
             return max(self._opened_at + self._context.ttl - time.monotonic(), 0.0)
@@ -109,7 +109,7 @@ class CircuitBreaker:
         Raises:
             CircuitOpen: The circuit is open, or another request is probing the upstream.
         """
-        wait = self.opens_in
+        wait = self.retry_in
         if wait:
             raise CircuitOpen(retry_after=wait, reason="the circuit is open")
         if self.state == OPENED:
@@ -169,9 +169,9 @@ class UpstreamHealth:
         return self._name == other._name and self._made_of == other._made_of
 
     @property
-    def opens_in(self) -> float:
+    def retry_in(self) -> float:
         """Seconds until the upstream may be tried; 0 if it may be tried now."""
-        return 0.0 if self._breaker is None else self._breaker.opens_in
+        return 0.0 if self._breaker is None else self._breaker.retry_in
 
     def attempt(self) -> "AttemptEnd":
         """Watch an attempt; set `status`, and `concerns_request` if it applies, inside the block.

@@ -125,7 +125,7 @@ def _obstacles(settings: Settings, offload: Offload, plan: Sequence[Route], call
         yield "several upstreams can take it"
     if route.upstream not in offload.upstreams:
         yield "[offload] upstreams does not name its upstream"
-    if route.health.opens_in:
+    if route.health.retry_in:
         yield "the circuit of its upstream is open"
     if upstream.proxy is not None:
         yield "its upstream is reached through an HTTP proxy"

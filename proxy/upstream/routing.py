@@ -123,10 +123,10 @@ class Routing:
             rename, balance = None, _balance(at)
         else:
             rename, balance = self._matching(model) or (None, self._at(endpoint.name))
-        available = [name for name in balance.names if not self._health[name].opens_in]
+        available = [name for name in balance.names if not self._health[name].retry_in]
         names = [*_with_fallbacks(balance.order(available), self._upstreams)]
         if len(names) > 1:
-            names = [name for name in names if not self._health[name].opens_in] or names
+            names = [name for name in names if not self._health[name].retry_in] or names
         return [self._route(name, endpoint, model, rename, caller) for name in names]
 
     def depends_on_body(self, endpoint: Endpoint, caller: Caller) -> bool:

@@ -91,7 +91,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     charge: Charge = Charge.TEXT
     shape: Shape | None = None
     """The shape of requests and responses; None if no named repair applies."""
-    limited: bool = False
+    for_limited_keys: bool = False
     """Whether a key that is limited to models may use it, unless `keys[].endpoints` says otherwise."""
     bare: bool = True
     """Whether it is also served without `/v1`."""
@@ -111,14 +111,14 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 GET: Final = frozenset({"GET"})
 POST: Final = frozenset({"POST"})
 
-_CREATE: Final = Endpoint(name="", methods=POST, model=ModelPlace.BODY, limited=True)
+_CREATE: Final = Endpoint(name="", methods=POST, model=ModelPlace.BODY, for_limited_keys=True)
 """The common properties of requests that run the model named in their body."""
 _STORED: Final = Endpoint(
     name="",
     methods=frozenset({"GET", "DELETE"}),
     model=ModelPlace.NONE,
     charge=Charge.NOTHING,
-    limited=True,
+    for_limited_keys=True,
 )
 """The common properties of requests that read or delete stored objects."""
 
@@ -133,14 +133,16 @@ REALTIME: Final = Endpoint(
     methods=GET,
     model=ModelPlace.QUERY,
     stream=StreamEnd.CLOSE,
-    limited=True,
+    for_limited_keys=True,
     websocket=True,
 )
 
 
-def _stored(name: str, *, limited: bool = False) -> Endpoint:
+def _stored(name: str, *, for_limited_keys: bool = False) -> Endpoint:
     """Return an endpoint that only stores and lists objects, including all paths below it."""
-    return replace(_STORED, name=name, paths=(name, f"{name}/**"), methods=frozenset(), limited=limited)
+    return replace(
+        _STORED, name=name, paths=(name, f"{name}/**"), methods=frozenset(), for_limited_keys=for_limited_keys
+    )
 
 
 def _opaque(name: str) -> Endpoint:
@@ -198,8 +200,8 @@ TABLE: Final = (
     replace(_CREATE, name="videos", form=True, charge=Charge.MEDIA),
     replace(_STORED, name="videos", paths=("videos", "videos/**")),
     Endpoint(name="videos", paths=("videos/**",), methods=POST, charge=Charge.MEDIA),
-    _stored("files", limited=True),
-    _stored("uploads", limited=True),
+    _stored("files", for_limited_keys=True),
+    _stored("uploads", for_limited_keys=True),
     *map(_stored, ("containers", "content_provenance_checks", "conversations", "organization", "projects")),
     *map(
         _stored, ("safety", "skills", "vaults", "vector_stores", "webhook_endpoints", "webhook_event_types")

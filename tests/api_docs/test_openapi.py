@@ -88,7 +88,7 @@ def test_each_operation_is_described_as_it_is_routed() -> None:
         for mount in (sample, f"{ORIGINAL_MOUNT}{sample}"):
             endpoint = find_target(method.upper(), mount.encode()).endpoint
             assert endpoint.name == operation["x-endpoint"], (method, path)
-            assert endpoint.limited == operation["x-limited-keys"]
+            assert endpoint.for_limited_keys == operation["x-limited-keys"]
             assert (endpoint.stream is not None and not endpoint.websocket) == (
                 "text/event-stream" in operation["responses"]["default"]["content"]
             )

@@ -47,7 +47,7 @@ def test_failures_of_an_upstream_open_its_circuit(error: ProxyError | None, stat
     health = build_health(failures=2)
     for _ in range(2):
         attempt(health, error, status)
-    assert health.opens_in > 0
+    assert health.retry_in > 0
     with pytest.raises(CircuitOpen):
         attempt(health, status=200)
 
@@ -67,7 +67,7 @@ def test_failures_of_an_upstream_open_its_circuit(error: ProxyError | None, stat
 def test_other_outcomes_do_not_open_the_circuit(error: ProxyError | None, status: int | None) -> None:
     health = build_health(failures=1)
     attempt(health, error, status)
-    assert health.opens_in == 0
+    assert health.retry_in == 0
 
 
 def test_a_caller_who_leaves_is_not_counted() -> None:
@@ -76,7 +76,7 @@ def test_a_caller_who_leaves_is_not_counted() -> None:
     with pytest.raises(KeyboardInterrupt), health.attempt():
         raise KeyboardInterrupt
     attempt(health, Unreachable())
-    assert health.opens_in > 0
+    assert health.retry_in > 0
 
 
 def test_without_an_alternative_there_is_no_breaker_unless_configured() -> None:
@@ -84,8 +84,8 @@ def test_without_an_alternative_there_is_no_breaker_unless_configured() -> None:
     for health in (alone, beside):
         for _ in range(5):
             attempt(health, Unreachable())
-    assert (alone.opens_in, alone.reading().circuit) == (0, None)
-    assert (beside.opens_in > 0, beside.reading().circuit) == (True, "opened")
+    assert (alone.retry_in, alone.reading().circuit) == (0, None)
+    assert (beside.retry_in > 0, beside.reading().circuit) == (True, "opened")
 
 
 def test_how_attempts_ended_is_counted() -> None:
@@ -155,7 +155,7 @@ def breaker(clock: Clock) -> CircuitBreaker:
 def test_it_opens_after_failures_in_a_row(breaker: CircuitBreaker) -> None:
     with capture_logs() as lines:
         fail(breaker, 3)
-    assert (breaker.state, breaker.opens_in) == ("opened", 10)
+    assert (breaker.state, breaker.retry_in) == ("opened", 10)
     assert [(line["event"], line["upstream"], line["state"]) for line in lines] == [
         ("circuit", "chat", "opened")
     ]
@@ -180,21 +180,21 @@ def test_after_the_cool_down_one_request_is_let_through(breaker: CircuitBreaker,
         with pytest.raises(CircuitOpen):
             breaker.begin()
     breaker.end(probe, None)
-    assert (breaker.state, breaker.opens_in) == ("closed", 0)
+    assert (breaker.state, breaker.retry_in) == ("closed", 0)
 
 
 def test_a_probe_that_fails_opens_it_for_another_cool_down(breaker: CircuitBreaker, clock: Clock) -> None:
     fail(breaker, 3)
     clock.now += 10.5
     fail(breaker)
-    assert (breaker.state, breaker.opens_in) == ("opened", 10)
+    assert (breaker.state, breaker.retry_in) == ("opened", 10)
 
 
 def test_a_probe_whose_caller_left_makes_room_for_the_next_one(breaker: CircuitBreaker, clock: Clock) -> None:
     fail(breaker, 3)
     clock.now += 10.5
     breaker.abandon(breaker.begin())
-    assert breaker.opens_in == 0
+    assert breaker.retry_in == 0
     breaker.begin()
     assert breaker.state == "half-opened"
 
@@ -205,7 +205,7 @@ def test_attempts_under_way_when_it_opens_change_nothing(breaker: CircuitBreaker
         breaker.end(ticket, BadResponse())
     breaker.end(tickets[3], None)
     breaker.end(tickets[4], BadResponse())
-    assert (breaker.state, breaker.opens_in) == ("opened", 10)
+    assert (breaker.state, breaker.retry_in) == ("opened", 10)
 
 
 @pytest.mark.parametrize("how", ["abandon", "succeed", "fail"])

@@ -47,7 +47,7 @@ def test_head_is_treated_like_get(row: Endpoint) -> None:
 def test_the_properties_of_a_row_are_consistent(row: Endpoint) -> None:
     assert not row.heartbeats or row.stream is not None
     assert not row.form or row.model is ModelPlace.BODY
-    assert not row.limited or row.model is not ModelPlace.HIDDEN
+    assert not row.for_limited_keys or row.model is not ModelPlace.HIDDEN
     assert (row.charge is Charge.NOTHING) <= (row.model in {ModelPlace.NONE, ModelPlace.PATH})
     assert (row.model is ModelPlace.NONE) <= (row.charge is Charge.NOTHING)
     assert not row.uncounted or row.model is ModelPlace.HIDDEN
@@ -109,7 +109,7 @@ def test_another_method_or_a_path_below_has_no_properties_of_the_endpoint(method
 def test_endpoints_with_hidden_models_are_closed_to_limited_keys(method: str, path: str) -> None:
     found = endpoint_of(path, method)
     assert found.model is ModelPlace.HIDDEN
-    assert not found.limited
+    assert not found.for_limited_keys
 
 
 def test_a_name_covers_what_is_below_it() -> None:
