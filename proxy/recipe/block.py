@@ -100,7 +100,7 @@ def _add_expiry(table: dict[str, object], comments: dict[str, list[str]], readin
     if placed and placed[0].local:
         _add_local_time(table, comments, placed[0])
         return
-    if not placed:
+    if not placed or reading.expiries[0].kind == "fixed":
         _add_default_life(table, comments, reading.expiries)
         return
     best, *others = placed
@@ -144,7 +144,10 @@ def _add_default_life(
     comments["default_ttl"] = [
         "unsure: the reply has no lifetime; five minutes are assumed: ask the issuer"
         if known is None
-        else f"{expiries[0].why}; no path refers to it, so it is fixed here"
+        else _marked(
+            f"{expiries[0].why}; no path refers to it, so it is fixed here",
+            unsure=expiries[0].kind == "fixed",
+        )
     ]
     if known is not None and known > MAX_TTL_SECONDS:
         comments["default_ttl"].append(f"that is {span(known)}")

@@ -22,7 +22,8 @@ _SAME: Final = 0.1
 class Candidate:
     """A place in a reply, what it means, and why."""
 
-    kind: Literal["path", "header", "text"]
+    kind: Literal["path", "header", "text", "fixed"]
+    """`fixed`: the value is known, but its unit is none of the settings."""
     path: str
     """The dotted path in the JSON, or the name of the header."""
     why: str
@@ -56,6 +57,8 @@ def path_leaves(body: object) -> Iterator[tuple[str, str, object]]:
 DAY: Final = 86400
 _LONGEST: Final = 400 * DAY
 _SIZES: Final = {"seconds": 1, "milliseconds": 1000}
+_LARGE_UNITS: Final = {"minute": 60, "hour": 3600, "day": DAY}
+"""Units in the name of a field, in seconds. The settings read none of them."""
 _NUMBER_MAX: Final = 10**15
 _PAST: Final = 5 * 365 * DAY
 _ROUND_DAYS_MAX: Final = 100 * DAY
@@ -90,7 +93,8 @@ def find_expiries(reply: Reply, token: Candidate) -> tuple[Candidate, ...]:
     found = [*_named(reply), *_outside_body(reply, token)]
     jwt = _jwt_expiry(reply, token)
     if jwt is not None:
-        found = [*(_compared(candidate, jwt) for candidate in found), jwt]
+        # A fixed lifetime is never better than the exp claim, which each token has.
+        found = [*(each if each.kind == "fixed" else _compared(each, jwt) for each in found), jwt]
     return tuple(sorted(found, key=lambda candidate: -candidate.confidence))
 
 
@@ -166,6 +170,13 @@ def _number(reply: Reply, path: str, name: str, value: str | float, score: int) 
             why = f'"{name}" looks like {what} since 1970, but that is before the reply'
             yield Candidate("path", path, why, 45, unit, value=value)
             return
+    size = next((size for word, size in _LARGE_UNITS.items() if word in "".join(words_of(name))), 0)
+    if size:
+        life = float(value) * size
+        if 0 < life <= _LONGEST:
+            why = f'the value of "{name}" means {span(life)}'
+            yield Candidate("fixed", path, why, 55, lifetime=life, value=value)
+        return
     units = _units_of(float(value), name)
     for unit in units:
         life = float(value) / _SIZES[unit]

@@ -90,6 +90,7 @@ CHINESE: Final[Mapping[str, str]] = {
     '"{}" is {} after the reply': "“{}”是响应之后 {}",
     '"{}" is {} seconds, {}': "“{}”是 {} 秒，即 {}",
     '"{}" is {} milliseconds, {}': "“{}”是 {} 毫秒，即 {}",
+    'the value of "{}" means {}': "“{}”的值表示 {}",
     "a local time at UTC offset {}, {} after the reply": "时钟偏移 {} 的本地时间，响应之后 {}",
     "a local time at UTC offset {}": "时钟偏移 {} 的本地时间",
     "the exp claim of the JWT says {}": "JWT 自己写明 {}",

@@ -195,6 +195,14 @@ def test_doubts_are_marked_with_the_alternatives() -> None:
     assert "unsure" not in sure
 
 
+def test_a_lifetime_in_minutes_is_fixed_and_marked(tmp_path: Path) -> None:
+    block, environ = block_of(f"curl {URL}", reply({"token": RANDOM, "expires_in_minutes": 90}))
+    lines = block.splitlines()
+    assert lines[lines.index("default_ttl = 5400") - 1].startswith("# unsure: ")
+    assert "expires = " not in block
+    assert load(block, environ, tmp_path).source == "http"
+
+
 def test_exports_name_the_variables_and_mask_the_values() -> None:
     draft = take_secrets_out(parse_curl(f'curl {URL} -d password={CANARY} -d "x=$MINE"'), "corp")
     first, second = exports(draft.variables)

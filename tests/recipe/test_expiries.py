@@ -38,6 +38,29 @@ def test_the_unit_is_the_one_in_which_a_number_is_a_plausible_lifetime(
     assert found.lifetime == pytest.approx(lifetime)
 
 
+@pytest.mark.parametrize(
+    ("value", "name", "seconds"),
+    [
+        (60, "expires_in_minutes", 3600),
+        ("60", "expireMinutes", 3600),
+        (2, "ttlHours", 7200),
+        (7, "expire_days", 7 * 86400),
+        (30, "token-expires-in-days", 30 * 86400),
+    ],
+)
+def test_a_unit_that_the_settings_do_not_read_is_never_taken_for_seconds(
+    value: object, name: str, seconds: int
+) -> None:
+    text = reply({"access_token": RANDOM, name: value})
+    reading = read_reply(text)
+    assert [(found.kind, found.unit, found.lifetime) for found in reading.expiries] == [
+        ("fixed", "", seconds)
+    ]
+    assert reading.unsure_expiry
+    other = read_reply(reply({"access_token": jwt(seconds), name: value}))
+    assert [found.unit for found in other.expiries] == ["jwt", ""]
+
+
 def test_the_claim_of_a_jwt_confirms_or_contradicts_a_field() -> None:
     def confidence(after: float) -> int:
         return read_reply(reply({"access_token": jwt(after), "expires_in": 300})).expiries[0].confidence
