@@ -107,13 +107,13 @@ async def reload(app: Application, settings: Settings) -> None:
     snapshots = app_parts(app).snapshots
     running = snapshots.current.settings
     changed = sorted(changes_that_need_restart(running, settings))
+    settings = merge_settings(running, settings)
+    await snapshots.replace(settings)
+    _bound_bodies(app, settings)
     if changed:
         get_logger("proxy").warning(
             "restart_needed", sections=changed, meaning="the rest of the settings is in force"
         )
-    settings = merge_settings(running, settings)
-    await snapshots.replace(settings)
-    _bound_bodies(app, settings)
 
 
 def _bound_bodies(app: Quart, settings: Settings) -> None:

@@ -394,8 +394,9 @@ async def test_a_reload_that_depends_on_a_restart_is_rejected(run_proxy: RunProx
             (settings(tmp_path, upstream.url, credential=credential, more=NOWHERE), "shared"),
             (settings(tmp_path, upstream.url, more=embedded), "gateway"),
         ):
-            with pytest.raises(SettingsError, match=told):
+            with capture_logs() as lines, pytest.raises(SettingsError, match=told):
                 await put_in_force(proxy, new)
+            assert [line["event"] for line in lines if line["event"] == "restart_needed"] == []
         assert await status_of(caller) == 200
 
 

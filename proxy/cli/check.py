@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from proxy.cli.gateway import embedded_gateway
-from proxy.cli.trial import try_credential, try_redis, try_upstream
+from proxy.cli.trial import REVOKES, try_credential, try_redis, try_upstream
 from proxy.credentials.sources.reply import duration
 from proxy.errors import SettingsError
 from proxy.settings import HttpCredential, Logs, Settings, describe, load_settings
@@ -92,6 +92,8 @@ async def _try_all(settings: Settings) -> int:
 
 async def _try_credential(settings: Settings, name: str) -> int:
     label = f"credentials.{dotted((name,))}"
+    if settings.credentials[name].reissue == "revokes_previous":
+        print(f"warning: {label}: {REVOKES}", file=sys.stderr)
     try:
         trial = await try_credential(settings.credentials, name)
     except SettingsError as error:

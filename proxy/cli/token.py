@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from proxy.cli.gateway import embedded_gateway
-from proxy.cli.trial import TokenTrial, outline_of, try_credential, try_redis, with_dependencies
+from proxy.cli.trial import REVOKES, TokenTrial, outline_of, try_credential, try_redis, with_dependencies
 from proxy.credentials.sources.reply import duration
 from proxy.credentials.token import FetchedToken, with_deadlines
 from proxy.errors import SettingsError
@@ -36,7 +36,7 @@ def token(options: argparse.Namespace) -> int:
     configure_logs(Logs(level="error"))  # Warnings are printed below, worded for people.
     section = settings.credentials[name]
     if section.reissue == "revokes_previous":
-        _warn("this fetch revokes the token of a running service, which will then fetch a new one")
+        _warn(REVOKES)
     shared = asyncio.run(_redis_fault(settings, section))
     if shared:
         _warn(f"shared: {shared}")

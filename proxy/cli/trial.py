@@ -32,6 +32,8 @@ _SETTINGS_NOT_SENT: Final = frozenset(
     {"source", "token", "token_header", "refresh_in", "sharing", "reissue", "auth"}
 )
 """Keys of a credential whose values are never sent."""
+REVOKES: Final = "this fetch revokes the token of a running service, which will then fetch a new one"
+"""The warning before a credential with `reissue = "revokes_previous"` is tried."""
 TIMEOUT_MARGIN_SECONDS: Final = 1.0
 """Most sources have their own timeout, whose error is more specific, so ours expires later."""
 

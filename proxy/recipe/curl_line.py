@@ -33,6 +33,8 @@ FORM: Final = "application/x-www-form-urlencoded"
 _TYPOGRAPHIC: Final = ("\u201c", "\u201d", "\u2018", "\u2019", "\uff02", "\u2013", "\u2014")
 """The quotes and dashes that word processors and chat programs write instead of `"`, `'`, `-` and `--`."""
 _CURL: Final = re.compile(r"\bcurl\b")
+_NOT_IN_USER: Final = re.compile(f"[^A-Za-z0-9._~:%{OPEN}{CLOSE}-]")
+"""Characters of `-U` that are escaped in a URL; not `%`, because curl decodes `%XX` there."""
 METHODS: Final = ("GET", "POST", "PUT", "PATCH")
 _CONNECTION_HEADERS: Final = frozenset(
     {"accept-encoding", "connection", "content-length", "expect", "keep-alive", "te", "transfer-encoding"}
@@ -309,7 +311,10 @@ def _proxy(options: Options) -> str | None:
     if scheme not in {"http", "https"}:
         raise CurlLineError("-x: only http:// and https:// proxies are supported")
     user = options.last("proxy-user")
-    return f"{scheme}://{user}@{rest}" if user and "@" not in rest else f"{scheme}://{rest}"
+    if not user or "@" in rest:
+        return f"{scheme}://{rest}"
+    escaped = _NOT_IN_USER.sub(lambda character: quote(character[0], safe=""), user)
+    return f"{scheme}://{escaped}@{rest}"
 
 
 def _seconds(options: Options) -> float | None:

@@ -123,6 +123,15 @@ async def test_online_tries_everything(gateway: RunningGateway, capsys: Printed)
     assert lines[3].startswith("OK: ")
 
 
+async def test_online_warns_before_it_revokes_the_token_of_a_service(tmp_path: Path, capsys: Printed) -> None:
+    path = write(tmp_path)
+    path.write_text(path.read_text() + 'reissue = "revokes_previous"\n')
+    assert await run("--online", "--config", str(path)) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("warning: credentials.corp: this fetch revokes the token of a running service")
+    assert lines[1].startswith("FAILED  credentials.corp")
+
+
 async def test_online_names_each_failure(tmp_path: Path, capsys: Printed, closed_port: int) -> None:
     issuer = f"http://127.0.0.1:{closed_port}"
     assert await run("--online", "--config", str(write(tmp_path, issuer=issuer))) == 1

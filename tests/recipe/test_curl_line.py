@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.recipe.curl_line import CurlRequest, parse_curl
-from proxy.recipe.shell_words import CurlLineError
+from proxy.recipe.shell_words import CLOSE, OPEN, CurlLineError
 
 URL = "https://auth.corp.example/token"
 FILES = {"body.json": b'{"a":\n 1}\n', "secret.txt": b"p&w d", "latin1": b"\xff", "form": b"a=1&\r\nb=2\n"}
@@ -262,3 +262,16 @@ def test_any_line_is_a_request_or_the_one_error(words: list[Any]) -> None:
 
 def test_a_request_does_not_show_its_secrets() -> None:
     assert "canary" not in repr(parsed(f"curl -u id:canary {URL} -d pw=canary"))
+
+
+@pytest.mark.parametrize(
+    ("user", "expected"),
+    [
+        ("us:p/a#?@", "us:p%2Fa%23%3F%40"),
+        ("us:%2Fa", "us:%2Fa"),
+        ("us:$PASSWORD", f"us:{OPEN}PASSWORD{CLOSE}"),
+    ],
+)
+def test_the_user_of_a_proxy_is_escaped_in_its_url(user: str, expected: str) -> None:
+    request = parse_curl(f'curl {URL} -x proxy.corp:3128 -U "{user}"')
+    assert request.proxy == f"http://{expected}@proxy.corp:3128"
