@@ -5,12 +5,14 @@ Secrets are written to files that only their owner can read, and never printed. 
 
 import argparse
 import asyncio
+import contextlib
 import getpass
 import io
 import itertools
 import os
 import re
 import shlex
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -102,6 +104,10 @@ class Places:
             raise SettingsError("--output: the name must be letters, digits, dots, - and _")
         if not self.config.parent.is_dir():
             raise SettingsError(f"--output: {self.config.parent}: is not a folder")
+        if self.config in {self.folder, self.environment}:
+            raise SettingsError(
+                "--output: the names that end with .secrets and .env are for secrets; take .toml"
+            )
         for path in (self.config, self.folder, self.environment):
             if path.exists() or path.is_symlink():
                 raise SettingsError(f"--output: {path} exists and is not overwritten; choose another name")
@@ -371,18 +377,25 @@ class Setup:
 
     def _write(self) -> None:
         places, answers = self._places, self._answers
+        text = self._config(in_files=answers.in_files)
         try:
-            if answers.in_files:
-                places.folder.mkdir(mode=0o700)
-                for name, value in answers.values.items():
-                    _write_new(places.folder / name, value, mode=0o600)
-            else:
-                exports = [f"export {name}={shlex.quote(value)}\n" for name, value in answers.values.items()]
-                _write_new(places.environment, "".join(exports), mode=0o600)
-            text = self._config(in_files=answers.in_files)
-            _write_new(places.config, text, mode=0o644)
+            with contextlib.ExitStack() as undo:
+                if answers.in_files:
+                    places.folder.mkdir(mode=0o700)
+                    undo.callback(shutil.rmtree, places.folder, ignore_errors=True)
+                    for name, value in answers.values.items():
+                        _write_new(places.folder / name, value, mode=0o600)
+                else:
+                    exports = (
+                        f"export {name}={shlex.quote(value)}\n" for name, value in answers.values.items()
+                    )
+                    _write_new(places.environment, "".join(exports), mode=0o600)
+                    undo.callback(places.environment.unlink)
+                _write_new(places.config, text, mode=0o644)
+                undo.pop_all()
         except OSError as error:
-            raise SettingsError(f"--output: {error.filename}: cannot be written: {error.strerror}") from error
+            path = error.filename or places.config
+            raise SettingsError(f"--output: {path}: cannot be written: {error.strerror}") from error
         kept = places.folder if answers.in_files else places.environment
         self._say("written", f"{places.config}, {kept}")
 
@@ -445,7 +458,14 @@ def _loaded(text: str, environ: Mapping[str, str]) -> Settings:
 
 
 def _write_new(path: Path, text: str, *, mode: int) -> None:
-    """Write a file that must not exist yet; nobody can read it before its mode is set."""
+    """Write a file that must not exist yet; nobody can read it before its mode is set.
+
+    Raises:
+        OSError: It cannot be written; then it does not exist.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
+    with contextlib.ExitStack() as undo:
+        undo.callback(path.unlink)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        undo.pop_all()

@@ -186,7 +186,12 @@ def _with_absolute_files(request: CurlRequest) -> CurlRequest:
 
 
 def _absolute(file: str | None) -> str | None:
-    return None if file is None else str(Path(file).absolute())
+    if file is None:
+        return None
+    try:
+        return str(Path(file).expanduser().absolute())
+    except (OSError, RuntimeError):
+        raise CurlLineError("a path needs the current folder or your home folder, which is missing") from None
 
 
 def _environment(draft: Draft, *, offline: bool) -> dict[str, str]:

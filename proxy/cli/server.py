@@ -5,6 +5,7 @@ waits indefinitely while one is open, and it speaks HTTP/2 on plain connections,
 like a complete one.
 """
 
+import contextlib
 import errno
 import logging
 import os
@@ -33,6 +34,7 @@ _BIND_CURES: Final = {
     errno.EADDRNOTAVAIL: ": this machine has no such address; 127.0.0.1 is for callers on it, and 0.0.0.0 "
     "for all",
     errno.EAFNOSUPPORT: ": this machine has no IPv6; take an IPv4 address with --bind",
+    errno.EMFILE: ": this process may open no more files; raise `ulimit -n`, or run fewer workers",
     errno.ENOENT: ": the folder of the socket does not exist; create it, or take another path with --bind",
 }
 
@@ -156,16 +158,17 @@ def _open_socket(bind: str, backlog: int, *, reuse_port: bool = False) -> socket
     is_unix = bind.startswith("unix:")
     host, port = ("", "") if is_unix else split_bind(bind)
     family = socket.AF_UNIX if is_unix else socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        if is_unix:
-            _bind_unix(listener, Path(bind.removeprefix("unix:")))
-        else:
-            _bind_tcp(listener, host, int(port), reuse_port=reuse_port)
-        listener.listen(backlog)
-        listener.setblocking(False)  # noqa: FBT003 - the name says it
+        with contextlib.ExitStack() as stack:
+            listener = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            if is_unix:
+                _bind_unix(listener, Path(bind.removeprefix("unix:")))
+            else:
+                _bind_tcp(listener, host, int(port), reuse_port=reuse_port)
+            listener.listen(backlog)
+            listener.setblocking(False)  # noqa: FBT003 - the name says it
+            stack.pop_all()
     except (OSError, ValueError, OverflowError) as error:
-        listener.close()
         words = getattr(error, "strerror", None) or error
         cure = _BIND_CURES.get(getattr(error, "errno", None) or 0, "")
         raise SettingsError(f"bind: {bind}: {words}{cure}") from error

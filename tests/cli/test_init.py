@@ -1,13 +1,15 @@
 """`init`: its questions, the files that it writes, and what it never does."""
 
 import asyncio
+import errno
 import io
+import os
 import re
 import stat
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from quart import Quart
@@ -304,3 +306,30 @@ async def test_the_comments_are_chinese_by_locale(
     assert await run(tmp_path / "my.toml", "--yes", "--model", "mock-gpt-model") == 0
     assert "谁可以调用" in (tmp_path / "my.toml").read_text()
     assert "一切正常" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["a.secrets", "a.env"])
+async def test_a_configuration_is_not_written_where_secrets_go(
+    name: str, tmp_path: Path, capsys: Printed
+) -> None:
+    assert await run(tmp_path / name, "--yes") == 2
+    assert "are for secrets; take .toml" in capsys.readouterr().err
+    assert written(tmp_path) == []
+
+
+@pytest.mark.parametrize("kept", ["files", "env"])
+async def test_a_failed_write_leaves_nothing(
+    kept: str, tmp_path: Path, capsys: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(descriptor: int, mode: str, *, encoding: str) -> IO[str]:
+        file = fdopen(descriptor, mode, encoding=encoding)
+        if len([*tmp_path.iterdir()]) == 2:  # the secrets, and now the configuration
+            file.close()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return file
+
+    fdopen = os.fdopen
+    monkeypatch.setattr("proxy.cli.init.os.fdopen", fail)
+    assert await run(tmp_path / "my.toml", "--yes", "--secrets", kept, "--model", "mock-gpt-model") == 2
+    assert "my.toml: cannot be written: No space left on device" in capsys.readouterr().err
+    assert written(tmp_path) == []

@@ -405,3 +405,17 @@ def test_a_chinese_locale_gets_chinese_messages(
     if line != COMPUTED[0]:
         assert [text for text in spoken if not CHINESE_LINE.search(text)] == []
     tomllib.loads(printed.out)
+
+
+def test_a_path_begins_in_the_home_folder_or_in_the_current_one(
+    tmp_path: Path, capsys: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(["recipe", "--curl", "curl --cacert ~/nowhere.pem https://a.example"]) == 2
+    assert f"{tmp_path}/nowhere.pem cannot be read" in capsys.readouterr().err
+    folder = tmp_path / "deleted"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    assert main(["recipe", "--curl", "curl --cacert nowhere.pem https://a.example"]) == 2
+    assert "current folder" in capsys.readouterr().err

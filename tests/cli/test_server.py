@@ -1,6 +1,7 @@
 """Sockets that another process opened: a new program takes over, and no connection is refused."""
 
 import asyncio
+import errno
 import os
 import re
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from proxy.cli.serve import check_binds
-from proxy.cli.server import inherited_sockets, load_server_config
+from proxy.cli.server import inherited_sockets, load_server_config, open_sockets
 from proxy.errors import SettingsError
 from proxy.server.config import RULES, TLS_KEYS, ServerConfig
 from proxy.settings import load_settings
@@ -149,3 +150,17 @@ def test_a_file_of_deeply_nested_tables_is_rejected(tmp_path: Path) -> None:
     path.write_text(f"bind = {'[' * 20_000}{']' * 20_000}")
     with pytest.raises(SettingsError, match="nested too deeply"):
         load_server_config(None, path)
+
+
+@pytest.mark.parametrize(
+    ("number", "cure"), [(errno.EAFNOSUPPORT, "has no IPv6"), (errno.EMFILE, "run fewer workers")]
+)
+def test_a_socket_that_the_system_does_not_give_is_explained(
+    number: int, cure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("proxy.cli.server.socket.socket", fail)
+    with pytest.raises(SettingsError, match=cure):
+        open_sockets(["[::1]:0"], backlog=1)
