@@ -288,7 +288,7 @@ def test_other_replies_of_upstreams(shape: str) -> None:
 @shapes
 def test_a_form(shape: str) -> None:
     field = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\n%b\r\n--b--\r\n'
-    check(lambda body: read_form(b"multipart/form-data; boundary=b", body), field % value(shape))
+    check(suppressed(lambda body: read_form(b"multipart/form-data; boundary=b", body)), field % value(shape))
 
 
 def test_an_ordinary_request_is_not_rejected() -> None:

@@ -271,7 +271,7 @@ async def _answer(
         response.socket,
         clock,
         record,
-        redact=response.redact,
+        mask=response.mask,
         check=check,
         count_usage=count_usage,
     )

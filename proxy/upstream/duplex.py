@@ -47,6 +47,10 @@ async def _accept(_message: str | bytes) -> None:
     pass
 
 
+async def _keep(message: bytes) -> bytes:
+    return message
+
+
 async def _count_nothing() -> None:
     pass
 
@@ -58,7 +62,7 @@ class Duplex(msgspec.Struct, frozen=True):
     upstream: ArrivingMessages
     clock: ExchangeClock
     record: ExchangeRecord
-    redact: Callable[[bytes], bytes] = bytes
+    mask: Callable[[bytes], Awaitable[bytes]] = _keep
     """Masks secrets in the upstream's reason to close, and in messages that may be errors."""
     check: Callable[[str | bytes], Awaitable[None]] = _accept
     """Raises a `CallerError` for a message that the caller may not send."""
@@ -118,7 +122,7 @@ class Duplex(msgspec.Struct, frozen=True):
     async def _down(self, stop: Callable[[ProxyError], None]) -> Close:
         while not isinstance(message := await self.upstream.receive(), Close):
             reported = self._count(message)
-            await self.caller.send(self._without_secrets(message))
+            await self.caller.send(await self._without_secrets(message))
             self.record.bytes_down += _size(message)
             if reported:
                 try:
@@ -142,13 +146,13 @@ class Duplex(msgspec.Struct, frozen=True):
         record.events_unreported = responses.messages
         return reported
 
-    def _without_secrets(self, message: str | bytes) -> str | bytes:
+    async def _without_secrets(self, message: str | bytes) -> str | bytes:
         if isinstance(message, bytes):
-            return self.redact(message) if ERROR.encode() in message else message
-        return self.redact(message.encode()).decode() if ERROR in message else message
+            return await self.mask(message) if ERROR.encode() in message else message
+        return (await self.mask(message.encode())).decode() if ERROR in message else message
 
     async def _closed_by_upstream(self, close: Close) -> None:
-        close = Close(close.code, self.redact(close.reason.encode()).decode(errors="replace"))
+        close = Close(close.code, (await self.mask(close.reason.encode())).decode(errors="replace"))
         if close.code == LOST:
             self.record.fail(Aborted(reason="the WebSocket was lost"))
             close = Close(INTERNAL, "the connection to the upstream was lost")

@@ -5,6 +5,7 @@ bodies of errors (status 400 and above), in error events of streams, and in the 
 Any other body passes byte for byte.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
@@ -13,7 +14,7 @@ from proxy.credentials import Token
 from proxy.errors import BadResponse, InvalidResponse
 from proxy.secret_detection import is_secret_header, random_parts
 from proxy.wire.headers import Headers, content_coding
-from proxy.wire.redaction import Expansion, Redactor
+from proxy.wire.redaction import PIECE_BYTES_MAX, Expansion, Redactor
 
 TOKENS_REMEMBERED: Final = 3
 """A replaced token is valid for a while, so an upstream may quote one of the last tokens."""
@@ -43,6 +44,17 @@ class SentSecrets:
             self._tokens.append(token)
             self._redactor = Redactor([*self._fixed, *(token.secret.reveal() for token in self._tokens)])
         return self._redactor
+
+
+async def mask(redactor: Redactor, data: bytes) -> bytes:
+    """Mask secrets in data of any length, and let other tasks run meanwhile if it is long."""
+    if len(data) <= PIECE_BYTES_MAX:
+        return redactor.redact(data)
+    pieces = list[bytes]()
+    for piece in redactor.pieces(data):
+        pieces.append(piece)
+        await asyncio.sleep(0)
+    return b"".join(pieces)
 
 
 def without_coding(headers: Headers) -> Headers:

@@ -121,7 +121,7 @@ class Attempt(msgspec.Struct, frozen=True):
         start = await beginning.start(max_event_bytes)
         if isinstance(start, EmbeddedError):
             # A message is shortened: if that cuts a secret in two, it can no longer be recognised.
-            beginning.mask(response.redact)
+            await beginning.mask(response.mask)
             start = await beginning.start(max_event_bytes)
         return b"" if isinstance(start, EmbeddedError) else start.body, start
 
@@ -216,7 +216,7 @@ class Attempt(msgspec.Struct, frozen=True):
                     if repairer.ended:
                         record.end("error_inside", repairer.ended)
                 if whole.find(ERROR_WORD) >= 0:
-                    whole = response.redact(whole)
+                    whole = await response.mask(whole)
                     has_error = self._note_error(whole) or has_error
                 if whole:
                     record.count_bytes_sent(whole)
@@ -242,7 +242,7 @@ class Attempt(msgspec.Struct, frozen=True):
                 tail = await repair_events(repairer, tail) + repairer.finish()
             is_error = False
             if tail.find(ERROR_WORD) >= 0:
-                tail = response.redact(tail)
+                tail = await response.mask(tail)
                 is_error = self._note_error(tail)
             accepted = repairer is not None and repairer.accepts_missing_end and not framer.cut
             if self._requires_end_marker and not (framer.finished or has_error or is_error or accepted):

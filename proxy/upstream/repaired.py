@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple, TypeVar
 
 from msgspec.structs import replace
@@ -131,9 +131,9 @@ class ResponsePrefix:
             return holds_event(self._held[start:]) or len(self._held) > max_event_bytes
         return not self._is_events and (self._is_too_long or not self._holds_whole)
 
-    def mask(self, redact: Callable[[bytes], bytes]) -> None:
+    async def mask(self, mask: Callable[[bytes], Awaitable[bytes]]) -> None:
         """Mask secrets in the bytes that have arrived."""
-        self._held = bytearray(redact(bytes(self._held)))
+        self._held = bytearray(await mask(bytes(self._held)))
 
     async def start(self, max_event_bytes: int) -> RepairedStart | EmbeddedError:
         """Return what the caller gets, or the error that the response turns out to be.

@@ -16,12 +16,13 @@ import httpx2
 
 from proxy.upstream.connections import GuardedConnection, UpstreamConnector
 from proxy.upstream.http1 import ArrivingResponse
-from proxy.upstream.redacted import RedactedBody, without_coding
+from proxy.upstream.redacted import RedactedBody, mask, without_coding
 from proxy.upstream.websocket import ArrivingMessages, SocketOpener
 from proxy.wire.headers import Headers
 from proxy.wire.redaction import Redactor
 from proxy.wire.statuses import BAD_REQUEST, SWITCHING_PROTOCOLS
 
+_NO_SECRETS: Final = Redactor()
 _FRAMING: Final = frozenset({b"host", b"content-length", b"transfer-encoding"})
 
 
@@ -150,8 +151,7 @@ class UpstreamResponse(httpx2.AsyncByteStream):
         self.http_version = http_version
         """Such as `1.1`."""
         self.socket = socket
-        self.redact: Callable[[bytes], bytes] = bytes
-        """Masks the secrets that were sent to the upstream, in bytes of this response."""
+        self._redactor = _NO_SECRETS
         self._response = response
         self._connection = connection
         self._peeked = b""
@@ -172,12 +172,20 @@ class UpstreamResponse(httpx2.AsyncByteStream):
             translate: Returns the error that `read` raises if the body breaks off.
             closed: Called when the response is closed.
         """
-        self._translate, self._closed, self.redact = translate, closed, redactor.redact
+        self._translate, self._closed, self._redactor = translate, closed, redactor
         headers = self.headers
         self.headers = redactor.redact_values(headers)
         if redactor and self.status >= BAD_REQUEST:
             self._masked = RedactedBody(self._receive, redactor, headers)
             self.headers = without_coding(self.headers)
+
+    def redact(self, data: bytes) -> bytes:
+        """Mask the secrets that were sent to the upstream in a short part of this response."""
+        return self._redactor.redact(data)
+
+    async def mask(self, data: bytes) -> bytes:
+        """Mask them in a part of any length, and let other tasks run meanwhile if it is long."""
+        return await mask(self._redactor, data)
 
     async def peek(self, limit: int) -> bytes:
         """Return the beginning of the body, up to its end or some way beyond `limit`; it stays unread."""

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import msgspec
 from werkzeug.http import parse_options_header
 
-from proxy.wire.request_json import MODEL_CHARACTERS_MAX, word_for_model
+from proxy.wire.request_json import MODEL_BYTES_MAX, model_too_long, word_for_model
 
 MULTIPART_FORM: Final = b"multipart/form-data"
 PARTS_MAX: Final = 200
@@ -78,6 +78,9 @@ def read_form(content_type: bytes, head: bytes) -> Form:
     Args:
         content_type: The Content-Type. Without a boundary in it, no field is found.
         head: The body, or its beginning.
+
+    Raises:
+        InvalidRequest: The model is much too long.
     """
     boundary = _boundary(content_type)
     if not boundary:
@@ -101,13 +104,13 @@ def read_form(content_type: bytes, head: bytes) -> Form:
     if "model" not in names:
         return Form(is_plain=is_plain, other_model_word=word)
     part = parts[names.index("model")]
+    if part.end - part.start > MODEL_BYTES_MAX:
+        raise model_too_long()
     try:
         model = head[part.start : part.end].decode()
     except UnicodeDecodeError:
         return Form()
-    is_plain = (
-        is_plain and len(model) <= MODEL_CHARACTERS_MAX and model.isprintable() and model == model.strip()
-    )
+    is_plain = is_plain and model.isprintable() and model == model.strip()
     return Form(model, (part.start, part.end), is_plain, other_model_word=word)
 
 

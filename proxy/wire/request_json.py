@@ -20,6 +20,8 @@ NAME_CHARACTERS_MAX: Final = 1_000
 """A body with a longer name of a top-level member is rejected, because words are searched in each name."""
 MODEL_CHARACTERS_MAX: Final = 1_000
 """A request for a model with a longer name is rejected, because the name is compared with patterns."""
+MODEL_BYTES_MAX: Final = 12 * MODEL_CHARACTERS_MAX
+"""A name of more bytes is too long even if each character is a pair of escapes; it is not decoded."""
 
 _NAMES: Final = frozenset({"background", "model", "stream"})
 _WORDS_FOR_MODELS: Final = (
@@ -120,7 +122,7 @@ def read_fields(body: bytes) -> RequestFields:
 
     Raises:
         InvalidRequest: The body is not UTF-8, not JSON (RFC 8259: no NaN, no lone surrogate), not an object,
-            nested too deeply, or has too many members.
+            nested too deeply, or has too many members or much too long a model.
     """
     check_first_byte(body)
     _check_encoding(body)
@@ -152,7 +154,7 @@ def read_fields(body: bytes) -> RequestFields:
     values = {name: memoryview(decoded[member]) for name, member in members.items()}
     stream, background = _scalar(values.get("stream")), _scalar(values.get("background"))
     return RequestFields(
-        model=_text(values.get("model")),
+        model=_model(values.get("model")),
         stream=stream is True,
         streams=stream is not None and stream is not False,
         background=background is not None and background is not False,
@@ -194,8 +196,19 @@ def _check_encoding(body: bytes) -> None:
             raise InvalidRequest(f"the request body is not valid UTF-8 (byte {place})") from error
 
 
-def _text(value: memoryview | None) -> str | None:
-    return None if value is None or value[0] != ord('"') else _TEXT.decode(value)
+def model_too_long() -> InvalidRequest:
+    """Return the error for a model with more than `MODEL_CHARACTERS_MAX` characters."""
+    return InvalidRequest(
+        f"the name of the model has more than {MODEL_CHARACTERS_MAX} characters", param="model"
+    )
+
+
+def _model(value: memoryview | None) -> str | None:
+    if value is None or value[0] != ord('"'):
+        return None
+    if len(value) > MODEL_BYTES_MAX + len('""'):
+        raise model_too_long()
+    return _TEXT.decode(value)
 
 
 def _scalar(value: memoryview | None) -> object:

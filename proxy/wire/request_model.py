@@ -17,7 +17,14 @@ from proxy.errors import InvalidRequest
 from proxy.wire.endpoints import Endpoint, ModelPlace
 from proxy.wire.form_body import MULTIPART_FORM, NO_FORM, Form
 from proxy.wire.headers import Headers, content_coding, media_type, with_hyphens
-from proxy.wire.request_json import JSON, MODEL_CHARACTERS_MAX, NO_FIELDS, RequestFields, word_for_model
+from proxy.wire.request_json import (
+    JSON,
+    MODEL_CHARACTERS_MAX,
+    NO_FIELDS,
+    RequestFields,
+    model_too_long,
+    word_for_model,
+)
 
 MODEL_KEYS_MAX: Final = 1000
 """If JSON has more keys for models, it is uncertain which of them run."""
@@ -168,9 +175,7 @@ def check_model_length(request: InspectedRequest) -> None:
     """
     for name in (request.outer_model, request.fields.model, request.form.model):
         if name is not None and len(name) > MODEL_CHARACTERS_MAX:
-            raise InvalidRequest(
-                f"the name of the model has more than {MODEL_CHARACTERS_MAX} characters", param="model"
-            )
+            raise model_too_long()
 
 
 def check_unambiguous(request: InspectedRequest) -> None:

@@ -27,7 +27,6 @@ _LINES_MAX: Final = 100
 # In reversed JSON a quote inside a string is followed by its backslash. The quantifiers are possessive, and a
 # string without a beginning extends to the end, so the search takes linear time.
 _REVERSED_TOKEN: Final = re.compile(rb'"(?:[^"]++|"(?=\\))*+(?:"(?!\\)|\Z)|[][{},:]')
-_LINE: Final = re.compile(rb"data:([^\r\n]*+)")
 _REVERSED_KEY: Final = b'"usage"'[::-1]
 
 
@@ -87,16 +86,29 @@ def _read_last_member(tail: bytes) -> Usage | None:
 
 def read_stream_usage(events: bytes) -> Usage | None:
     """Return the last usage that these events report."""
-    end = len(events)
+    end = newline = carriage_return = len(events)
     for _ in range(_LINES_MAX):
         named = events.rfind(b'"usage"', 0, end)
         if named < 0:
             break
-        end = max(events.rfind(b"\n", 0, named), events.rfind(b"\r", 0, named)) + 1  # where the line begins
-        line = _LINE.match(events, end)
-        if line is not None and (usage := read_event_usage(line[1])) is not None:
+        # Only one of them may occur, or neither, so no part of the events is searched twice.
+        newline = newline if newline < named else events.rfind(b"\n", 0, named)
+        carriage_return = carriage_return if carriage_return < named else events.rfind(b"\r", 0, named)
+        start = max(newline, carriage_return) + 1  # where the line begins
+        stop = _find_line_end(events, named, end)
+        if events.startswith(b"data:", start) and (
+            usage := read_event_usage(events[start + len(b"data:") : stop])
+        ):
             return usage
+        end = start
     return None
+
+
+def _find_line_end(events: bytes, start: int, end: int) -> int:
+    newline = events.find(b"\n", start, end)
+    stop = end if newline < 0 else newline
+    carriage_return = events.find(b"\r", start, stop)
+    return stop if carriage_return < 0 else carriage_return
 
 
 def estimate_usage(charge: Charge, prompt_bytes: int, response_bytes: int, events: int) -> Usage:

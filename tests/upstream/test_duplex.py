@@ -48,7 +48,7 @@ class Side:
         self._ended.set()
 
 
-def mask(data: bytes) -> bytes:
+async def mask(data: bytes) -> bytes:
     """Mask the token."""
     return data.replace(b"canary", b"***")
 
@@ -56,7 +56,7 @@ def mask(data: bytes) -> bytes:
 def build(caller: Side, upstream: Side, timeouts: Timeouts | None = None) -> Duplex:
     """Both sides of a WebSocket."""
     clock = ExchangeClock(timeouts or Timeouts())
-    return Duplex(caller, cast(ArrivingMessages, upstream), clock, build_record(), redact=mask)
+    return Duplex(caller, cast(ArrivingMessages, upstream), clock, build_record(), mask=mask)
 
 
 @virtually

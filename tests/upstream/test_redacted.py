@@ -13,9 +13,10 @@ from aiohttp import WSMsgType, web
 
 from proxy.credentials import UpstreamCredential
 from proxy.secret_detection import random_parts
-from proxy.upstream.redacted import TOKENS_REMEMBERED, SentSecrets
+from proxy.upstream.redacted import TOKENS_REMEMBERED, SentSecrets, mask
 from proxy.wire.event_stream import HEARTBEAT
 from proxy.wire.headers import find_header
+from proxy.wire.redaction import PIECE_BYTES_MAX, Redactor
 from tests.blueprints.test_realtime import HANDSHAKE, connected
 from tests.conftest import KEY, RunProxy
 from tests.credentials.fakes import FakeIssuer, build_machine
@@ -172,6 +173,30 @@ def test_a_header_is_masked_as_a_whole_although_a_part_of_it_looks_random(value:
     for cut in range(len(body)):
         stream = redactor.stream()
         assert stream.feed(body[:cut]) + stream.feed(body[cut:]) + stream.flush() == stars
+
+
+async def test_other_tasks_run_while_long_data_is_masked() -> None:
+    redactor, turns, ended = Redactor([TOKEN]), 0, False
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while not ended:
+            turns += 1
+            await asyncio.sleep(0)
+
+    data = (b"." * PIECE_BYTES_MAX + TOKEN.encode()) * 8
+    async with asyncio.TaskGroup() as group:
+        group.create_task(count_turns())
+        assert await mask(redactor, data) == redactor.redact(data)
+        ended = True
+    assert turns >= 8
+
+
+async def test_a_short_text_is_masked_at_once() -> None:
+    redactor = Redactor([TOKEN])
+    assert await mask(redactor, TOKEN.encode()) == b"*" * len(TOKEN)
+    body = b"nothing to hide"
+    assert await mask(redactor, body) is body
 
 
 async def test_a_late_response_does_not_contain_its_own_token() -> None:

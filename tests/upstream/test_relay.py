@@ -62,6 +62,10 @@ class FakeResponse:
         """Mask one secret."""
         return data.replace(SECRET, b"*" * len(SECRET))
 
+    async def mask(self, data: bytes) -> bytes:
+        """Mask one secret in data of any length."""
+        return self.redact(data)
+
     async def read(self) -> bytes:
         """Return the next piece."""
         if self.error is not None:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from werkzeug.http import parse_options_header
 
+from proxy.errors import InvalidRequest
 from proxy.wire.form_body import NO_FORM, read_form, replace_form_model
 
 TYPE = b"multipart/form-data; boundary=b"
@@ -144,6 +145,11 @@ def test_forms_of_clients_are_plain(body: bytes) -> None:
 def test_a_few_odd_headers_do_not_hide_the_model() -> None:
     body = part("file", b"x", "; filename*0=" + "a;" * 500) + MODEL + END
     assert (read_form(TYPE, body).model, read_form(TYPE, body).is_plain) == ("whisper-1", False)
+
+
+def test_a_model_that_is_much_too_long_is_rejected() -> None:
+    with pytest.raises(InvalidRequest, match="more than 1000 characters"):
+        read_form(TYPE, part("model", b"m" * 20_000) + END)
 
 
 def test_a_content_type_that_takes_long_to_read_has_no_boundary() -> None:

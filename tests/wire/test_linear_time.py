@@ -29,7 +29,7 @@ from proxy.wire.response_end import ResponseMeter, announced_idle_seconds
 from proxy.wire.retry_after import read_retry_after
 from proxy.wire.site import is_from_foreign_page, names_own_host
 from proxy.wire.stream_errors import find_error_code
-from proxy.wire.usage import TAIL_BYTES, read_usage, read_usage_in_tail
+from proxy.wire.usage import TAIL_BYTES, read_stream_usage, read_usage, read_usage_in_tail
 from proxy.wire.websocket import find_model, rename_model, split_subprotocols
 from tests.linear_time import KIB, MIB, UNITS, assert_linear, chunks
 from tests.steps import run_steps
@@ -92,7 +92,8 @@ def test_the_members_of_an_object() -> None:
 )
 def test_a_form(before: bytes, after: bytes) -> None:
     def run(body: bytes) -> None:
-        replace_form_model(read_form(FORM, body), body, "new")
+        with contextlib.suppress(InvalidRequest):
+            replace_form_model(read_form(FORM, body), body, "new")
 
     assert_linear(run, before=before, after=after, limit=MIB, memory=6)
 
@@ -193,6 +194,20 @@ def test_the_end_of_a_response(before: bytes) -> None:
         read_error(body)
 
     assert_linear(run, before=before, limit=TAIL_BYTES, memory=100)
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r"])
+def test_the_usage_of_a_stream_with_a_large_event(line_end: bytes) -> None:
+    after = b'"}' + line_end + b'data: {"usage":null}%b' % line_end * 99
+    assert_linear(
+        read_stream_usage,
+        [b"a"],
+        before=b'data: {"usage":null,"a":"',
+        after=after,
+        limit=16 * MIB,
+        memory=1,
+        seconds_per_mib=0.001,
+    )
 
 
 @pytest.mark.parametrize("before", [b"", b'{"data":[', b'["'])

@@ -204,6 +204,15 @@ def test_bytes_that_belong_to_no_secret_stay_next_to_secrets_that_overlap() -> N
     assert Redactor(NESTED).redact(body) == stars
 
 
+@pytest.mark.parametrize("place", [0, PIECE_BYTES_MAX - 1, PIECE_BYTES_MAX - len(ODD), 2 * PIECE_BYTES_MAX])
+def test_long_data_is_masked_in_pieces(place: int) -> None:
+    redactor = Redactor([*NESTED, ODD])
+    data = b"." * place + ODD.encode() + b"." * PIECE_BYTES_MAX + JWT.encode() + NESTED[0].encode()
+    pieces = [*redactor.pieces(data)]
+    assert b"".join(pieces) == redactor.redact(data)
+    assert max(map(len, pieces)) <= PIECE_BYTES_MAX
+
+
 def test_masking_costs_linear_time() -> None:
     redactor = Redactor(["a" * 4000 + "b"])  # The secret seems to begin everywhere and ends nowhere.
     assert redactor.redact(b"a" * (4 << 20)) == b"a" * (4 << 20)

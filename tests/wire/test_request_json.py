@@ -13,6 +13,7 @@ from proxy.wire.request_json import (
     _NAMES,
     _USUAL_NAMES,
     MEMBERS_MAX,
+    MODEL_CHARACTERS_MAX,
     NAME_CHARACTERS_MAX,
     RequestFields,
     read_fields,
@@ -189,6 +190,16 @@ def test_the_name_of_a_member_has_a_bounded_length() -> None:
     assert read_fields(b'{"%bmodel":1}' % (b"x" * (NAME_CHARACTERS_MAX - 5))).other_model_word == "model"
     with pytest.raises(InvalidRequest, match="name of more than 1000 characters"):
         read_fields(b'{"%bmodel":1}' % (b"x" * NAME_CHARACTERS_MAX))
+
+
+@pytest.mark.parametrize("character", [b"m", rb"\ud83d\ude00"])
+def test_a_model_of_any_allowed_length_is_read_and_a_much_longer_one_is_not(character: bytes) -> None:
+    model = read_fields(b'{"model":"%b"}' % (character * MODEL_CHARACTERS_MAX)).model
+    assert model is not None
+    assert len(model) == MODEL_CHARACTERS_MAX
+    with pytest.raises(InvalidRequest, match="more than 1000 characters"):
+        read_fields(b'{"model":"%b"}' % (character * 12 * (MODEL_CHARACTERS_MAX + 1)))
+    assert read_fields(b'{"model":[%b1]}' % (b"1," * 12 * MODEL_CHARACTERS_MAX)).model is None
 
 
 @given(st.binary(max_size=60))
