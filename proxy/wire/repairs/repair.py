@@ -61,6 +61,8 @@ class StreamState(msgspec.Struct):
     """The tool calls so far, by the repair that tracks them and the index of the choice."""
     withheld_usage: Members | None = None
     """A chunk with the usage that the caller asked for and that has not been sent yet."""
+    usage_sent: bool = False
+    """Whether a caller who did not ask for the usage has got it with a finish_reason."""
 
 
 ChunkChange = Callable[[Members, StreamState], Members | list[Members] | None]

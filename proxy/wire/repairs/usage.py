@@ -98,22 +98,25 @@ def _count(written: msgspec.Raw | None) -> int | None:
 def usage_once(chunk: Members, state: StreamState) -> Members | None:
     """Remove the usage from every chunk but the last.
 
-    If no later chunk carries usage and the caller asked for it, a chunk with the usage ends the stream.
+    For a caller who asked for it, that is a chunk without choices. If the upstream sends none, the withheld
+    usage ends the stream. Other callers expect no such chunk, and get the usage with the first finish_reason.
     """
-    if open_object(chunk.get("usage")) is None:
+    if not open_object(chunk.get("usage")):
         return None
     choices = open_choices(chunk)
-    if not choices or any(is_text(choice.get("finish_reason")) for choice in choices):
-        state.withheld_usage = None
-        return None
     if state.call.usage_requested:
-        state.withheld_usage = {**chunk, "choices": write([])}
+        state.withheld_usage = {**chunk, "choices": write([])} if choices else None
+        return {**chunk, "usage": NULL} if choices else None
+    if not state.usage_sent:
+        state.usage_sent = any(is_text(choice.get("finish_reason")) for choice in choices)
+        if state.usage_sent or not choices:
+            return None
     return {**chunk, "usage": NULL}
 
 
 USAGE_ONCE: Final = Repair(
     "usage_once",
-    "Keeps the usage only on the last chunk if the upstream writes it on every chunk.",
+    "Keeps the usage only on the last chunk if the upstream writes it on several.",
     usage_once,
     clients=("RAGFlow, which adds them up", "Continue, which loses the text of such a chunk"),
     sets=("ragflow", "continue"),

@@ -111,6 +111,42 @@ def test_usage_in_a_separate_chunk_is_not_sent_twice() -> None:
     assert repair(["usage_once"], stream, usage_requested=True).count(b'"total_tokens": 12') == 1
 
 
+def numbered(number: int) -> dict[str, int]:
+    """A usage that grows from chunk to chunk."""
+    return {"prompt_tokens": 3, "completion_tokens": number, "total_tokens": 3 + number}
+
+
+EMPTY: dict[str, Any] = {**chunk({}), "choices": []}
+
+
+@given(
+    counted=st.sets(st.integers(0, 6)),
+    choices=st.integers(1, 3),
+    has_extra=st.booleans(),
+    is_marked=st.booleans(),
+    asked=st.booleans(),
+)
+def test_a_stream_has_its_usage_once_wherever_the_upstream_writes_it(
+    counted: set[int], choices: int, *, has_extra: bool, is_marked: bool, asked: bool
+) -> None:
+    """Some write it on every chunk, others with each finish_reason, and most on a chunk without choices."""
+    texts = [chunk({"content": "a"}), chunk({"content": "b"})]
+    ends = [*(chunk({}, "stop") for _ in range(choices)), *([EMPTY] if has_extra else [])]
+    parts = [*texts, *ends]
+    sent = [{**part, "usage": numbered(n)} if n in counted else part for n, part in enumerate(parts)]
+    stream = b"".join(map(event, sent)) + (DONE if is_marked else b"")
+
+    told = payloads(repair(["usage_once"], stream, usage_requested=asked))
+    reported = [n for n in range(len(parts)) if n in counted]
+    expected = reported[-1:] if asked else [n for n in reported if n >= len(texts)][:1]
+    holders = [each for each in told if each.get("usage") is not None]
+    assert [each["usage"] for each in holders] == [*map(numbered, expected)]
+    assert not asked or not any(each["choices"] for each in holders)
+    assert [each["choices"] for each in told if each["choices"]] == [
+        part["choices"] for part in parts if part["choices"]
+    ]
+
+
 def calls(*given: dict[str, Any]) -> bytes:
     return event(chunk({"tool_calls": [*given]}))
 

@@ -63,7 +63,9 @@ def test_only_the_last_chunk_keeps_the_usage() -> None:
     assert json.loads(to_json(changed)) == {**TEXT, "usage": None}
     assert shared.withheld_usage is None
     assert usage_once.change(members({**LAST, "usage": USAGE}), shared) is None
-    assert usage_once.change(members({"choices": [], "usage": USAGE}), shared) is None
+    changed = usage_once.change(members({"choices": [], "usage": USAGE}), shared)
+    assert changed is not None
+    assert json.loads(to_json(changed)) == {"choices": [], "usage": None}
 
 
 def test_a_withheld_usage_waits_for_a_caller_who_wants_it() -> None:
@@ -72,6 +74,8 @@ def test_a_withheld_usage_waits_for_a_caller_who_wants_it() -> None:
     assert shared.withheld_usage is not None
     assert json.loads(to_json(shared.withheld_usage)) == {"choices": [], "usage": USAGE}
     usage_once.change(members({**LAST, "usage": USAGE}), shared)
+    assert shared.withheld_usage is not None
+    assert usage_once.change(members({"choices": [], "usage": USAGE}), shared) is None
     assert shared.withheld_usage is None
 
 
