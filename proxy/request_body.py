@@ -22,7 +22,7 @@ AsgiReceive = Callable[[], Awaitable[Mapping[str, object]]]
 
 
 class HeldBytes:
-    """Counts the bytes of all request bodies that are held at once, in total and by caller."""
+    """Counts the bytes of all request bodies and WebSocket messages that are held, in total and by caller."""
 
     def __init__(self) -> None:
         self.total = 0
@@ -30,7 +30,7 @@ class HeldBytes:
 
 
 class Holding:
-    """The bytes that one request holds; `release` must follow.
+    """The bytes that one request or WebSocket holds; `release` must follow.
 
     Args:
         all_held: The bytes of all requests.
@@ -53,18 +53,20 @@ class Holding:
         """
         by_caller, caller, limits = self._all.by_caller, self._caller, self._limits
         if self._all.total + size > limits.total_held_bytes:
-            raise ServerOverloaded(reason="the bodies of all callers exceed limits.total_held_bytes")
+            raise ServerOverloaded(
+                reason="the bodies and messages of all callers exceed limits.total_held_bytes"
+            )
         if by_caller[caller] + size > limits.held_bytes_per_caller:
             raise RateLimited(
                 "too many bytes of requests at once",
-                reason="the bodies of the caller exceed limits.held_bytes_per_caller",
+                reason="the bodies and messages of the caller exceed limits.held_bytes_per_caller",
             )
         self._held += size
         self._all.total += size
         by_caller[caller] += size
 
     def release(self) -> None:
-        """Count none of them any more."""
+        """Count none of them any more. Further ones may follow."""
         by_caller, caller = self._all.by_caller, self._caller
         self._all.total -= self._held
         by_caller[caller] -= self._held

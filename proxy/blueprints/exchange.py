@@ -79,7 +79,7 @@ async def _read_request(http: HttpRequest, caller: Caller, target: Target) -> Ca
     if is_json:
         check_first_byte(await body.peek())
     held_max = body.limit if is_read else limits.held_body_bytes
-    held = await body.read(held_max, exchange.hold_bytes(caller))
+    held = await body.read(held_max, exchange.hold_bytes(caller).add)
     exchange.record.bytes_up = len(held)
     fields = read_fields(held) if is_json and held else NO_FIELDS
     form = read_form(content_type, held) if kind == MULTIPART_FORM else NO_FORM

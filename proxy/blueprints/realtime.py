@@ -13,6 +13,7 @@ from quart.asgi import ASGIWebsocketConnection
 from proxy.app_parts import app_parts
 from proxy.errors import Aborted, BadResponse, InternalError, NotFound, ProxyError
 from proxy.lifecycle import ExchangeScope, admit_caller, admit_request
+from proxy.request_body import Holding
 from proxy.services import Services
 from proxy.task_groups import task_group
 from proxy.telemetry import ExchangeRecord, get_logger
@@ -28,7 +29,9 @@ from proxy.wire.websocket import (
     INTERNAL,
     LOST,
     Close,
+    PartialMessage,
     find_model,
+    message_size,
     rename_model,
     split_subprotocols,
     without_handshake,
@@ -45,18 +48,41 @@ class CallerSocket:
         self._gone: Close | None = None
         self._accepted = self._ended = False
 
-    async def receive(self) -> str | bytes | Close:
+    async def receive(self, hold: Callable[[int], None]) -> str | bytes | Close:
         """Return the next message, or the caller's close; further calls return the close again.
+
+        Args:
+            hold: Counts the bytes of the message as they arrive. If it raises, the message is lost, and only
+                `wait_closed` may follow.
+        """
+        partial = PartialMessage()
+        while not isinstance(event := await self._next_event(), Close):
+            if event["type"] == "websocket.receive":
+                text: str | None = event.get("text")
+                piece = cast(bytes, event["bytes"]) if text is None else text
+                hold(message_size(piece))
+                # `more` is a key of our server; others wait for the whole message.
+                message = partial.add(piece, more=event.get("more", False))
+                if message is not None:
+                    return message
+        return event
+
+    async def wait_closed(self) -> Close:
+        """Drop all further messages, and return the caller's close."""
+        while not isinstance(event := await self._next_event(), Close):
+            pass
+        return event
+
+    async def _next_event(self) -> Mapping[str, Any] | Close:
+        """Return the next event, or the caller's close.
 
         A caller that disconnects without a close frame has code 1006 (RFC 6455 7.1.5).
         """
-        while self._gone is None:
+        if self._gone is None:
             event = cast(Mapping[str, Any], await self._receive())
-            if event["type"] == "websocket.receive":
-                text: str | None = event.get("text")
-                return cast(bytes, event["bytes"]) if text is None else text
-            if event["type"] == "websocket.disconnect":
-                self._gone = Close(event.get("code") or LOST, event.get("reason") or "")
+            if event["type"] != "websocket.disconnect":
+                return event
+            self._gone = Close(event.get("code") or LOST, event.get("reason") or "")
         return self._gone
 
     async def accept(self, subprotocol: str | None, headers: Headers) -> None:
@@ -155,7 +181,8 @@ class RealtimeConnection(ASGIWebsocketConnection):
         record.headers_at = record.first_byte_at = record.now()
         record.status = handshake.response.status
         count_usage = partial(services.worker.limits.count_usage_so_far, request.caller, record)
-        await _answer(caller, handshake, clock, record, request.caller.check_message, count_usage)
+        holding = exchange.hold_bytes(request.caller)
+        await _answer(caller, handshake, clock, record, holding, request.caller.check_message, count_usage)
 
     async def _admit(self, exchange: ExchangeScope) -> tuple[CallerRequest, Sequence[str]]:
         """Check key, limits and permissions; return the request and the subprotocols for the upstream.
@@ -231,7 +258,7 @@ async def _await_response(caller: CallerSocket, opening: Awaitable[_Handshake]) 
     presence = asyncio.timeout(None)  # used as a scope that can be cancelled from the listener
 
     async def listen() -> None:
-        await caller.receive()  # Before the handshake is answered only a disconnect can arrive.
+        await caller.wait_closed()  # Before the handshake is answered only a disconnect can arrive.
         presence.reschedule(0)
 
     async with task_group() as group:
@@ -250,6 +277,7 @@ async def _answer(
     handshake: _Handshake,
     clock: ExchangeClock,
     record: ExchangeRecord,
+    holding: Holding,
     check: Callable[[str | bytes], Awaitable[None]],
     count_usage: Callable[[], Awaitable[None]],
 ) -> None:
@@ -271,6 +299,7 @@ async def _answer(
         response.socket,
         clock,
         record,
+        holding,
         mask=response.mask,
         check=check,
         count_usage=count_usage,

@@ -99,16 +99,11 @@ class ExchangeScope:
             await self.closing.enter_async_context(self.services.worker.limits.streams.counted(caller))
             self._is_counted_stream = True
 
-    def hold_bytes(self, caller: Caller) -> Callable[[int], None]:
-        """Return a function that counts bytes of the request that are held until the end of the exchange.
-
-        The function raises:
-            ServerOverloaded: The bytes of all callers would exceed their limit.
-            RateLimited: Those of this caller would.
-        """
+    def hold_bytes(self, caller: Caller) -> Holding:
+        """Return what counts the bytes of the caller that are held; they are released at the end."""
         services = self.services
         self._holding = Holding(services.worker.held, caller.name, services.settings.limits)
-        return self._holding.add
+        return self._holding
 
     def count_usage(self, caller: Caller, endpoint: Endpoint) -> None:
         """Have the tokens of the exchange counted at its end."""

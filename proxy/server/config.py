@@ -10,7 +10,7 @@ class ServerConfig(Config):
     """The keys of `hypercorn.toml`."""
 
     max_app_queue_size: int = 1
-    """Messages of a WebSocket that wait for the application; each may be as large as the largest message."""
+    """Messages of a WebSocket, or pieces of one, that wait for the application."""
     keyfile_password: str | None = ""
     """Empty rather than None, because OpenSSL would prompt on the terminal for an encrypted key."""
     readiness_delay: float = 0.0

@@ -1,6 +1,9 @@
 """WebSockets on our own connections, framed by Hypercorn's stream (wsproto, RFC 6455).
 
 Hypercorn's stream reports every close as 1006; the class here passes on the caller's code and reason.
+
+It also passes on a long message in pieces, so that the application can count the bytes that it holds of it.
+Each piece is a `websocket.receive`, and its key `more` says whether the message continues.
 """
 
 import asyncio
@@ -8,12 +11,12 @@ import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from hypercorn.asyncio.task_group import TaskGroup
 from hypercorn.protocol.events import Body, Data, EndBody, Event, Request, Response, StreamClosed
-from hypercorn.protocol.ws_stream import FrameTooLargeError, WSStream
-from hypercorn.typing import ASGISendEvent, ConnectionState
+from hypercorn.protocol.ws_stream import WSStream
+from hypercorn.typing import ASGISendEvent, ConnectionState, WebsocketReceiveEvent
 from wsproto.connection import ConnectionState as WSProtoState
 from wsproto.events import CloseConnection, Message, Ping
 from wsproto.events import Event as WSProtoEvent
@@ -24,6 +27,7 @@ from proxy.server.http1 import Connection
 from proxy.server.limits import RequestRejected
 from proxy.server.request_head import Scope
 from proxy.wire.headers import Headers
+from proxy.wire.websocket import message_size
 
 if TYPE_CHECKING:
     from proxy.server.serve import Server
@@ -61,6 +65,10 @@ class CloseReportingStream(WSStream):
             scope["client"], scope["server"], send, STREAM_ID,
         )  # fmt: skip
         self._close_frame: CloseConnection | None = None
+        self._pieces: list[Any] = []
+        """What has been parsed of a message and not been passed on."""
+        self._message_bytes = 0
+        """How many bytes of the current message have arrived."""
         self._ended = asyncio.Event()
         self._accepted = accepted
         self._finished = finished
@@ -105,18 +113,28 @@ class CloseReportingStream(WSStream):
             elif isinstance(event, CloseConnection):  # the caller's, or wsproto's after a violation
                 await self._end(event)
             if self._close_frame is not None:
-                break
+                return
+        if self._pieces:
+            await self._pass_on(more=True)
 
-    async def _add(self, piece: Message[Any]) -> None:
-        """Add a piece of a message, and pass the message on if it is complete."""
-        try:
-            self.buffer.extend(piece)
-        except FrameTooLargeError:
+    async def _add(self, event: Message[Any]) -> None:
+        """Add a piece of a message, and pass on what there is of the message if it is complete."""
+        self._message_bytes += message_size(event.data)
+        if self._message_bytes > self.config.websocket_max_message_size:
             await self._end(CloseConnection(CloseReason.MESSAGE_TOO_BIG))
             return
-        if piece.message_finished and self.app_put is not None:
-            await self.app_put(self.buffer.to_message())
-            self.buffer.clear()
+        self._pieces.append(event.data)
+        if event.message_finished:
+            self._message_bytes = 0
+            await self._pass_on(more=False)
+
+    async def _pass_on(self, *, more: bool) -> None:
+        pieces, self._pieces = self._pieces, []
+        data = pieces[0] if len(pieces) == 1 else pieces[0][:0].join(pieces)
+        kind = "text" if isinstance(data, str) else "bytes"
+        if self.app_put is not None:
+            event = {"type": "websocket.receive", kind: data, "more": more}
+            await self.app_put(cast(WebsocketReceiveEvent, event))
 
     async def _end(self, close: CloseConnection) -> None:
         """End the stream: answer the caller's close, or reject what the caller sent (RFC 6455 7.1.7)."""

@@ -161,9 +161,9 @@ class Limits(Section):
     body_timeout: Seconds = 60
     """The longest pause in seconds while a request body is received; 0 disables it."""
     total_held_bytes: Count = 512 * 1024 * 1024
-    """The total of all kept bodies; a request that would exceed it is answered 503."""
+    """The total of all kept bodies and WebSocket messages; a request that would exceed it is answered 503."""
     held_bytes_per_caller: Count = 256 * 1024 * 1024
-    """The total of one caller's kept bodies; a request that would exceed it is answered 429."""
+    """The same for one caller; a request that would exceed it is answered 429."""
     max_connections: Count = 10_000
     """Concurrent connections of callers; a further one is answered 503. Applied at start only."""
     max_loop_lag: Seconds = 0

@@ -228,7 +228,7 @@ def _histogram(name: str, text: str, label: str, histograms: Mapping[str, Histog
 def _collect_worker(reading: WorkerReading) -> Iterator[Metric]:
     for name, text, value in (
         ("attempts_running", "Attempts at upstreams that have not ended.", reading.attempts_running),
-        ("held_bytes", "Bytes of request bodies held in memory.", reading.held_bytes),
+        ("held_bytes", "Bytes of request bodies and WebSocket messages held in memory.", reading.held_bytes),
         ("held_bytes_limit", "The limit on them, for all callers together.", reading.held_bytes_max),
     ):
         yield GaugeMetricFamily(PREFIX + name, text, value=value)

@@ -7,7 +7,8 @@ from typing import Final, Protocol
 import httpx2
 import msgspec
 
-from proxy.errors import Aborted, CallerError, Draining, ProxyError
+from proxy.errors import Aborted, CallerError, Draining, ProxyError, ServerOverloaded
+from proxy.request_body import Holding
 from proxy.telemetry import ExchangeRecord
 from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.websocket import CLOSE_SECONDS, ArrivingMessages
@@ -19,8 +20,10 @@ from proxy.wire.websocket import (
     NO_CODE,
     NORMAL,
     POLICY,
+    TRY_AGAIN_LATER,
     Close,
     OpenResponses,
+    message_size,
     sendable_close,
 )
 
@@ -33,8 +36,15 @@ _ORDERLY: Final = frozenset({NORMAL, GOING_AWAY, NO_CODE})
 class CallerMessages(Protocol):
     """The caller's side of a WebSocket."""
 
-    async def receive(self) -> str | bytes | Close:
-        """Return the next message, or how the caller closed, even if called again."""
+    async def receive(self, hold: Callable[[int], None]) -> str | bytes | Close:
+        """Return the next message, or how the caller closed, even if called again.
+
+        Args:
+            hold: Counts the bytes of the message as they arrive; it may raise.
+        """
+
+    async def wait_closed(self) -> Close:
+        """Drop all further messages, and return how the caller closed."""
 
     async def send(self, message: str | bytes) -> None:
         """Send a message after the caller has taken the previous ones."""
@@ -62,6 +72,8 @@ class Duplex(msgspec.Struct, frozen=True):
     upstream: ArrivingMessages
     clock: ExchangeClock
     record: ExchangeRecord
+    holding: Holding
+    """Counts the bytes of the caller's message from their arrival until they are forwarded."""
     mask: Callable[[bytes], Awaitable[bytes]] = _keep
     """Masks secrets in the upstream's reason to close, and in messages that may be errors."""
     check: Callable[[str | bytes], Awaitable[None]] = _accept
@@ -74,7 +86,8 @@ class Duplex(msgspec.Struct, frozen=True):
         """Relay until one side closes, then close the other side with the same code (RFC 6455 7.1.5, 7.4).
 
         A lost connection (1006) becomes 1001 for the upstream and 1011 for the caller. A timeout, the drain,
-        a message that the caller may not send, or the end of its token budget closes both sides.
+        a message that the caller may not send or that exceeds the memory for all of them, or the end of its
+        token budget closes both sides.
         """
         stopped = asyncio.get_running_loop().create_future()
 
@@ -104,31 +117,32 @@ class Duplex(msgspec.Struct, frozen=True):
             self.clock.close()
 
     async def _up(self, stop: Callable[[ProxyError], None]) -> Close:
-        ended = False
-        while not isinstance(message := await self.caller.receive(), Close):
-            if ended:
-                continue  # the close comes from `_down` or from `stop`
-            try:
+        try:
+            while not isinstance(message := await self.caller.receive(self.holding.add), Close):
+                self.record.bytes_up += message_size(message)
                 await self.check(message)
                 await self.upstream.send(message)
-            except httpx2.TransportError:
-                ended = True
-            except CallerError as error:
-                ended = True
-                stop(error)
-            self.record.bytes_up += _size(message)
-        return message
+                del message  # It may be large, and the next one late.
+                self.holding.release()
+        except httpx2.TransportError:
+            pass  # `_down` closes both sides.
+        except ProxyError as error:
+            stop(error)
+        else:
+            return message
+        return await self.caller.wait_closed()
 
     async def _down(self, stop: Callable[[ProxyError], None]) -> Close:
         while not isinstance(message := await self.upstream.receive(), Close):
             reported = self._count(message)
             await self.caller.send(await self._without_secrets(message))
-            self.record.bytes_down += _size(message)
+            self.record.bytes_down += message_size(message)
             if reported:
                 try:
                     await self.count_usage()
                 except CallerError as error:
                     stop(error)
+            del message
         return message
 
     def _count(self, message: str | bytes) -> bool:
@@ -170,11 +184,17 @@ class Duplex(msgspec.Struct, frozen=True):
 
     async def _stop(self, error: ProxyError) -> None:
         self.record.fail(error)
-        code = GOING_AWAY if isinstance(error, Draining) else INTERNAL
-        close = sendable_close(Close(POLICY if isinstance(error, CallerError) else code, str(error)))
+        close = sendable_close(Close(_code_of(error), str(error)))
         await self.caller.close(close)
         await self.upstream.close(Close(close.code))
 
 
-def _size(message: str | bytes) -> int:
-    return len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())
+def _code_of(error: ProxyError) -> int:
+    match error:
+        case CallerError():
+            return POLICY
+        case Draining():
+            return GOING_AWAY
+        case ServerOverloaded():
+            return TRY_AGAIN_LATER
+    return INTERNAL

@@ -19,7 +19,7 @@ from wsproto.utilities import generate_accept_token, generate_nonce
 from proxy.upstream.dialing import Dialer
 from proxy.upstream.http1 import ArrivingResponse, request_head
 from proxy.wire.headers import Headers
-from proxy.wire.websocket import GOING_AWAY, LOST, MESSAGE_BYTES_MAX, Close
+from proxy.wire.websocket import GOING_AWAY, LOST, MESSAGE_BYTES_MAX, Close, PartialMessage, message_size
 
 REJECTION_BYTES_MAX: Final = 1024 * 1024
 """The size limit of the body of a rejected handshake."""
@@ -28,7 +28,8 @@ HEARTBEAT_SECONDS: Final = 50.0
 CLOSE_SECONDS: Final = 2.0
 FRAME_BYTES_MAX: Final = 1024 * 1024
 """A larger message is sent in fragments: masked as a whole it would block the event loop."""
-FRAGMENT_BYTES: Final = 64 * 1024
+FRAGMENT_SIZE: Final = 64 * 1024
+"""Bytes or characters of a fragment."""
 FRAMES_AT_ONCE: Final = 500
 """Frames after which others have a turn: one read may contain 100,000 that complete no message."""
 
@@ -112,8 +113,7 @@ class ArrivingMessages(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._frames = Connection(CLIENT)
         self._has_started = self._is_closing = self._is_reading_paused = self._has_more = False
-        self._pieces = bytearray()
-        """The beginning of a message that is not complete."""
+        self._partial = PartialMessage()
         self._message: str | bytes | None = None
         """A message that waits for `receive`."""
         self._end: Close | None = None
@@ -157,7 +157,7 @@ class ArrivingMessages(asyncio.Protocol):
         Raises:
             httpx2.TransportError: The connection is lost or closed.
         """
-        step = FRAGMENT_BYTES if len(message) > FRAME_BYTES_MAX else FRAME_BYTES_MAX
+        step = FRAGMENT_SIZE if message_size(message) > FRAME_BYTES_MAX else FRAME_BYTES_MAX
         for start in range(0, len(message) or 1, step):
             if start:
                 await asyncio.sleep(0)
@@ -292,18 +292,11 @@ class ArrivingMessages(asyncio.Protocol):
         """Add a piece of a message; it may be a whole one."""
         if self._is_closing:
             return
-        data = event.data
-        piece = data.encode() if isinstance(data, str) else data
-        if len(self._pieces) + len(piece) > MESSAGE_BYTES_MAX:
+        piece = event.data if isinstance(event.data, str) else bytes(event.data)
+        if self._partial.size + message_size(piece) > MESSAGE_BYTES_MAX:
             self._fail(CloseReason.MESSAGE_TOO_BIG)
-            return
-        is_whole = event.message_finished and not self._pieces
-        if not is_whole:
-            self._pieces += piece
-        if event.message_finished:
-            whole = piece if is_whole else self._pieces
-            self._message = whole.decode() if isinstance(data, str) else bytes(whole)
-            self._pieces = bytearray()
+        else:
+            self._message = self._partial.add(piece, more=not event.message_finished)
 
     def _answer(self, ping: Ping) -> None:
         if self._frames.state is not ConnectionState.OPEN:
@@ -333,7 +326,7 @@ class ArrivingMessages(asyncio.Protocol):
     def _ended(self, close: Close) -> None:
         """Note the end; the upstream has a moment to close the connection."""
         self._end = close
-        self._pieces = bytearray()
+        self._partial = PartialMessage()
         self._arrived.set()
         self._set_timer(asyncio.get_running_loop().time() + CLOSE_SECONDS, cut=True)
 

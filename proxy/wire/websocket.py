@@ -1,4 +1,4 @@
-"""Rules for WebSockets: keys in subprotocols, the model in a query, headers, responses, closes (pure)."""
+"""Rules for WebSockets: keys in subprotocols, the model in a query, headers, messages, closes (pure)."""
 
 import re
 from collections.abc import Iterable
@@ -18,8 +18,8 @@ GOING_AWAY: Final = 1001
 NO_CODE: Final = 1005
 LOST: Final = 1006
 POLICY: Final = 1008
-
 INTERNAL: Final = 1011
+TRY_AGAIN_LATER: Final = 1013
 
 _KEY: Final = "openai-insecure-api-key."
 # The caller's account at OpenAI, which is not forwarded, like the headers of these names.
@@ -93,6 +93,33 @@ def _reported_response(report: str) -> str:
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return _NO_ID
     return _NO_ID if response is None else response.id
+
+
+class PartialMessage:
+    """The beginning of a message that arrives in pieces, all of them text or all of them bytes."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    @property
+    def size(self) -> int:
+        """The number of its bytes; text counts as UTF-8, which is also how it is held."""
+        return len(self._data)
+
+    def add(self, piece: str | bytes, *, more: bool) -> str | bytes | None:
+        """Add a piece; return the message if no more pieces follow, and begin the next one."""
+        if not more and not self._data:
+            return piece
+        self._data += piece.encode() if isinstance(piece, str) else piece
+        if more:
+            return None
+        whole, self._data = self._data, bytearray()
+        return whole.decode() if isinstance(piece, str) else bytes(whole)
+
+
+def message_size(message: str | bytes) -> int:
+    """Return the number of bytes of a message, or of a piece of one; text counts as UTF-8."""
+    return len(message) if isinstance(message, bytes) or message.isascii() else len(message.encode())
 
 
 def split_subprotocols(subprotocols: Iterable[str]) -> tuple[list[bytes], list[str]]:

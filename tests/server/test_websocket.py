@@ -11,7 +11,6 @@ import aiohttp
 import pytest
 from aiohttp import WSMsgType
 from hypercorn.protocol.events import Data, Event
-from hypercorn.protocol.ws_stream import WebsocketBuffer
 from structlog.testing import capture_logs
 
 from proxy.cli.server import load_server_config, open_sockets
@@ -147,14 +146,21 @@ async def test_frames_that_complete_no_message_let_others_take_turns(monkeypatch
     assert max(parsed.values()) <= 2 * PARSED_AT_ONCE  # the end of one read, and the beginning of the next
 
 
-async def test_messages_wait_with_the_caller_and_not_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    read, read_ahead = 0, list[int]()
-    to_message = WebsocketBuffer.to_message
+LONG = b"\x81\xff" + (800_000).to_bytes(8) + bytes(4) + "a€😀".encode() * 100_000
 
-    def count(buffer: WebsocketBuffer) -> Message:
+
+@pytest.mark.parametrize("frames", [frame(b"a") * 20, LONG], ids=["messages", "one message"])
+async def test_messages_wait_with_the_caller_and_not_in_memory(
+    monkeypatch: pytest.MonkeyPatch, frames: bytes
+) -> None:
+    read, read_ahead = 0, list[int]()
+    pass_on = CloseReportingStream._pass_on
+
+    async def count(stream: CloseReportingStream, *, more: bool) -> None:
         nonlocal read
         read += 1
-        return to_message(buffer)
+        assert sum(map(len, stream._pieces)) <= PARSED_AT_ONCE
+        await pass_on(stream, more=more)
 
     async def app(scope: Message, receive: Any, send: Any) -> None:
         await receive()
@@ -165,13 +171,37 @@ async def test_messages_wait_with_the_caller_and_not_in_memory(monkeypatch: pyte
             read_ahead.append(read - received)
             await receive()
 
-    monkeypatch.setattr(WebsocketBuffer, "to_message", count)
+    monkeypatch.setattr(CloseReportingStream, "_pass_on", count)
     async with served_app(app) as server:
         caller = await server.connect()
-        caller.writer.write(handshake_with() + frame(b"a") * 20)
+        caller.writer.write(handshake_with() + frames)
         await caller.rest()
         caller.writer.close()
     assert max(read_ahead) <= 2  # one in the queue, and one that waits for room in it
+
+
+async def test_a_long_message_arrives_in_pieces() -> None:
+    received = asyncio.Queue[Message]()
+
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while True:
+            received.put_nowait(await receive())
+
+    async with served_app(app) as server:
+        caller = await server.connect()
+        caller.writer.write(handshake_with() + LONG + b"\x02\x81\0\0\0\0a" + b"\x80\x81\0\0\0\0b")
+        pieces = list[str]()
+        async with asyncio.timeout(PATIENCE):
+            while (message := await received.get())["more"]:
+                pieces.append(message["text"])
+            assert "".join(pieces) + message["text"] == "a€😀" * 100_000
+            data = b""
+            while (message := await received.get())["more"]:
+                data += message["bytes"]
+            assert data + message["bytes"] == b"ab"
+        caller.writer.close()
 
 
 async def test_a_lost_caller_is_reported_as_lost() -> None:
@@ -282,15 +312,18 @@ async def test_a_violation_is_answered_with_a_close_frame(frames: bytes, code: i
 
 
 @pytest.mark.parametrize("size", [0, 100_000])
+@pytest.mark.parametrize(
+    "data", [bytes(11), "😀".encode() * 3], ids=["ASCII", "few characters of many bytes"]
+)
 async def test_a_message_that_is_too_large_is_answered_while_the_caller_sends_it(
-    monkeypatch: pytest.MonkeyPatch, size: int
+    monkeypatch: pytest.MonkeyPatch, data: bytes, size: int
 ) -> None:
     monkeypatch.setattr("proxy.server.websocket.BUFFER_BYTES", 1000)
     config = load_server_config("127.0.0.1:0")
     config.websocket_max_message_size = 10
     head = b"\x81\xff" + (10**6).to_bytes(8) + bytes(4)
     async with served(60, config) as (url, told):
-        answer = await handshake(url, behind=head + bytes(11 + size))
+        answer = await handshake(url, behind=head + data + bytes(size))
         message = await told.get()
     assert answer.endswith(b"\x88\x02\x03\xf1")
     assert message["code"] == 1009

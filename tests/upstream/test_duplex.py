@@ -2,21 +2,34 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import cast
 
 import httpx2
+import msgspec
 import pytest
 
 from proxy.errors import Draining, ModelForbidden, UpstreamTimeout
-from proxy.settings import Timeouts
+from proxy.request_body import HeldBytes, Holding
+from proxy.settings import Limits, Timeouts
 from proxy.upstream.clock import ExchangeClock
 from proxy.upstream.duplex import Duplex
 from proxy.upstream.websocket import ArrivingMessages
-from proxy.wire.websocket import GOING_AWAY, INTERNAL, LOST, NORMAL, POLICY, Close
+from proxy.wire.websocket import (
+    GOING_AWAY,
+    INTERNAL,
+    LOST,
+    NORMAL,
+    POLICY,
+    TRY_AGAIN_LATER,
+    Close,
+    message_size,
+)
 from tests.credentials.fakes import virtually
 from tests.upstream.build import build_record
 
 Message = str | bytes | Close
+LIMITS = Limits(total_held_bytes=90, held_bytes_per_caller=60)
 
 
 class Side:
@@ -29,12 +42,21 @@ class Side:
         self._lost = lost
         self._ended = asyncio.Event()
 
-    async def receive(self) -> Message:
+    async def receive(self, hold: Callable[[int], None] = lambda _: None) -> Message:
         """Return the next message of the script."""
         if self.script:
-            return self.script.pop(0)
+            message = self.script.pop(0)
+            if not isinstance(message, Close):
+                hold(message_size(message))
+            return message
         await self._ended.wait()
         return self.closed or Close(LOST)
+
+    async def wait_closed(self) -> Close:
+        """Drop the messages of the script."""
+        while not isinstance(message := await self.receive(), Close):
+            pass
+        return message
 
     async def send(self, message: str | bytes) -> None:
         """Accept a message, unless the connection is lost."""
@@ -56,7 +78,8 @@ async def mask(data: bytes) -> bytes:
 def build(caller: Side, upstream: Side, timeouts: Timeouts | None = None) -> Duplex:
     """Both sides of a WebSocket."""
     clock = ExchangeClock(timeouts or Timeouts())
-    return Duplex(caller, cast(ArrivingMessages, upstream), clock, build_record(), mask=mask)
+    holding = Holding(HeldBytes(), "caller", LIMITS)
+    return Duplex(caller, cast(ArrivingMessages, upstream), clock, build_record(), holding, mask=mask)
 
 
 @virtually
@@ -176,11 +199,33 @@ async def test_a_message_that_is_not_allowed_closes_both_sides_by_policy() -> No
 
     caller, upstream = Side("fine", "forbidden", "never sent"), Side()
     duplex = build(caller, upstream)
-    await Duplex(caller, cast(ArrivingMessages, upstream), duplex.clock, duplex.record, check=check).relay()
+    await msgspec.structs.replace(duplex, check=check).relay()
     assert upstream.sent == ["fine"]
     assert caller.closed == Close(POLICY, ModelForbidden.message)
     assert upstream.closed == Close(POLICY)
     assert duplex.record.outcome == "model_forbidden"
+
+
+@pytest.mark.parametrize(
+    ("others", "size", "code", "outcome"),
+    [(0, 61, POLICY, "rate_limit_exceeded"), (50, 41, TRY_AGAIN_LATER, "server_overloaded")],
+    ids=["by the caller", "in total"],
+)
+@virtually
+async def test_messages_beyond_the_held_bytes_close_both_sides(
+    others: int, size: int, code: int, outcome: str
+) -> None:
+    held = HeldBytes()
+    Holding(held, "other", LIMITS).add(others)
+    # Each of the first two would be too much beside the other, if it were still counted.
+    caller, upstream = Side("€" * 13, b"a" * 40, "a" * size), Side()
+    duplex = msgspec.structs.replace(build(caller, upstream), holding=Holding(held, "caller", LIMITS))
+    await duplex.relay()
+    assert upstream.sent == ["€" * 13, b"a" * 40]
+    assert (caller.closed or Close(0)).code == (upstream.closed or Close(0)).code == code
+    assert duplex.record.outcome == outcome
+    duplex.holding.release()
+    assert held.total == others
 
 
 @virtually

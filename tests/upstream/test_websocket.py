@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import httpx2
 import pytest
@@ -175,13 +175,23 @@ async def test_a_violation_closes_with_its_code(data: bytes, code: int) -> None:
     wire.abort()
 
 
-async def test_fragments_together_have_the_limit_of_a_message() -> None:
+@pytest.mark.parametrize(
+    ("kind", "half", "last"),
+    [
+        (BytesMessage, bytes(MESSAGE_BYTES_MAX // 2), b"x"),
+        (TextMessage, "😀" * (MESSAGE_BYTES_MAX // 2 // len("😀".encode())), "x"),
+    ],
+    ids=["bytes", "text"],
+)
+async def test_fragments_together_have_the_limit_of_a_message(
+    kind: type[BytesMessage | TextMessage], half: Any, last: Any
+) -> None:
     socket, wire = build()
-    half, upstream = bytes(MESSAGE_BYTES_MAX // 2), Connection(SERVER)
+    upstream = Connection(SERVER)
     for _ in range(2):
-        socket.data_received(upstream.send(BytesMessage(half, message_finished=False)))
+        socket.data_received(upstream.send(kind(half, message_finished=False)))
     assert not wire.written
-    socket.data_received(upstream.send(BytesMessage(b"x", message_finished=True)))
+    socket.data_received(upstream.send(kind(last, message_finished=True)))
     assert await socket.receive() == Close(1009)
     wire.abort()
 
@@ -217,7 +227,7 @@ async def test_all_pings_in_one_read_are_answered_and_reading_continues() -> Non
 
 async def test_a_large_message_is_sent_in_fragments_at_the_pace_of_the_upstream() -> None:
     socket, wire = build()
-    message = "你" * (FRAME_BYTES_MAX + 1)
+    message = "你" * (FRAME_BYTES_MAX // len("你".encode()) + 1)
     socket.pause_writing()
     sending = asyncio.get_running_loop().create_task(socket.send(message))
     for _ in range(5):

@@ -5,12 +5,36 @@ import pytest
 from proxy.errors import InvalidRequest
 from proxy.wire.websocket import (
     Close,
+    PartialMessage,
     find_model,
+    message_size,
     rename_model,
     sendable_close,
     split_subprotocols,
     without_handshake,
 )
+
+
+@pytest.mark.parametrize(
+    "pieces", [["a"], ["", "€", "", "a"], [b"a"], [b"\xff", b"", b"a"], [""], [b"", b""]]
+)
+def test_pieces_become_the_message(pieces: list[str] | list[bytes]) -> None:
+    partial, size = PartialMessage(), 0
+    for _ in range(2):
+        for piece in pieces[:-1]:
+            assert partial.add(piece, more=True) is None
+            size += message_size(piece)
+            assert partial.size == size
+        message = partial.add(pieces[-1], more=False)
+        assert message == type(pieces[0])().join(pieces)  # type: ignore[arg-type]
+        assert type(message) is type(pieces[0])
+        assert partial.size == 0
+        size = 0
+
+
+@pytest.mark.parametrize(("message", "size"), [("", 0), ("abc", 3), ("€", 3), ("😀", 4), (b"\xff", 1)])
+def test_the_size_of_text_is_that_of_its_bytes(message: str | bytes, size: int) -> None:
+    assert message_size(message) == size
 
 
 def test_keys_and_accounts_are_taken_out_of_the_subprotocols() -> None:
