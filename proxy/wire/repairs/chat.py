@@ -24,7 +24,15 @@ from proxy.wire.repairs.shallow_json import (
     read_value,
     write,
 )
-from proxy.wire.repairs.tool_calls import PartChange, ToolCall, ToolCalls, calls_function, read_index
+from proxy.wire.repairs.tool_calls import (
+    PartChange,
+    ToolCall,
+    ToolCalls,
+    calls_function,
+    fingerprint,
+    is_whole,
+    read_index,
+)
 
 _FIRST: Final = msgspec.Raw(b"0")
 _CHOICES_MAX: Final = 64
@@ -248,10 +256,10 @@ def fill_chunk_tool_calls(chunk: Members, state: StreamState) -> Members | None:
             return filled if filled != part else None
         if function is None:
             filled["function"] = write({"arguments": ""})
-        elif not begins and "name" in function and bytes(function["name"]) in {b"null", call.name}:
+        elif not begins and "name" in function and fingerprint(function["name"]) in {b"null", call.name}:
             filled["function"] = write({key: one for key, one in function.items() if key != "name"})
         if begins and function is not None and is_text(function.get("name")):
-            call.name = bytes(function["name"])
+            call.name = fingerprint(function["name"])
         return filled if filled != part else None
 
     return _change_parts(chunk, state, "fill", fill)
@@ -342,7 +350,7 @@ def _part_arguments(part: Members, call: ToolCall, _: bool) -> Members | None:  
 
 def _end_calls(choice: Members, state: StreamState) -> Members | None:
     """Return a last choice with `{}` for each tool call without arguments; None if none is needed."""
-    calls = state.tool_calls.get(("arguments", bytes(choice.get("index", _FIRST))))
+    calls = state.tool_calls.get(("arguments", fingerprint(choice.get("index", _FIRST))))
     if calls is None or not is_text(choice.get("finish_reason")):
         return None
     bare = [call for call in calls.calls if call.is_function and not call.has_arguments]
@@ -353,7 +361,7 @@ def _end_calls(choice: Members, state: StreamState) -> Members | None:
     parts = [
         {
             "index": call.index,
-            **({"id": msgspec.Raw(call.id)} if call.id else {}),
+            **({"id": msgspec.Raw(call.id)} if call.id and is_whole(call.id) else {}),
             "function": {"arguments": "{}"},
         }
         for call in bare
@@ -392,7 +400,7 @@ def _change_parts(chunk: Members, state: StreamState, repair: str, change: PartC
         delta = open_object(choice.get("delta"))
         if delta is None or is_null(delta.get("tool_calls")):
             return None
-        key = (repair, bytes(choice.get("index", _FIRST)))
+        key = (repair, fingerprint(choice.get("index", _FIRST)))
         if key not in state.tool_calls:
             if len(state.tool_calls) >= _CHOICES_MAX:
                 state.tool_calls.clear()

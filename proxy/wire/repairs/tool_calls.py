@@ -1,5 +1,6 @@
 """Find the tool call that each part in a stream belongs to."""
 
+import hashlib
 from collections.abc import Callable
 from typing import Final
 
@@ -9,6 +10,10 @@ from proxy.wire.repairs.shallow_json import NULL, Members, is_text, open_object,
 
 CALLS_MAX: Final = 1024
 """How many tool calls of one choice are tracked. After that, tracking starts over."""
+KEPT_BYTES_MAX: Final = 256
+"""A longer id, name or index of an upstream is kept as a digest until the stream ends."""
+INDEX_MAX: Final = 1 << 31
+"""A larger number is no index."""
 
 _TOOLS: Final = ("function", "custom")
 
@@ -18,7 +23,9 @@ class ToolCall(msgspec.Struct):
 
     index: int
     id: bytes = b""
+    """The id, or its digest; see `fingerprint`."""
     name: bytes = b""
+    """The name, or its digest."""
     has_arguments: bool = False
     is_function: bool = True
     """Whether it calls a function, and not a tool of another type."""
@@ -46,7 +53,7 @@ class ToolCalls(msgspec.Struct):
         id and a name begins another call. Without an index, a known id continues its call, another id or a
         name begins one, and any other part continues the last call.
         """
-        identity = bytes(part["id"]) if is_text(part.get("id")) else b""
+        identity = fingerprint(part["id"]) if is_text(part.get("id")) else b""
         is_named = any(is_text((open_object(part.get(tool)) or {}).get("name")) for tool in _TOOLS)
         index = read_index(part)
         known = self._by_id.get(identity)
@@ -89,6 +96,19 @@ def calls_function(call: Members) -> bool:
 
 
 def read_index(part: Members) -> int | None:
-    """Return the index of a tool call; None if it is not a whole number."""
+    """Return the index of a tool call; None if it is not a whole number, or too large."""
     value = read_value(part.get("index", NULL))
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if 0 <= value <= INDEX_MAX else None
+
+
+def fingerprint(value: bytes | msgspec.Raw) -> bytes:
+    """Return what distinguishes a JSON value from others: its bytes, or a digest, which is not JSON."""
+    written = bytes(value)
+    return written if len(written) <= KEPT_BYTES_MAX else b"#" + hashlib.sha256(written).digest()
+
+
+def is_whole(kept: bytes) -> bool:
+    """Whether a fingerprint is the value itself."""
+    return not kept.startswith(b"#")

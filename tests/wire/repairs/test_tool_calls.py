@@ -1,13 +1,14 @@
 """Tool calls in streams: each gets an id, a type, an index and arguments, and its parts stay together."""
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
 
 from proxy.wire.endpoints import Shape
 from proxy.wire.repairs import Call, StreamRepairer, repair_response, resolve
-from proxy.wire.repairs.tool_calls import CALLS_MAX, ToolCalls
+from proxy.wire.repairs.tool_calls import CALLS_MAX, KEPT_BYTES_MAX, ToolCalls
 from tests.wire.repairs.streams import chunk, event, payloads, repair
 
 Json = dict[str, Any]
@@ -55,6 +56,50 @@ def test_a_call_gets_an_id_and_a_type_and_its_later_parts_lose_nulls() -> None:
 def test_valid_parts_stay_byte_for_byte() -> None:
     stream = part("", "f", index=0, id="a", type="function") + part("{}", index=0)
     assert repair(["fill_tool_calls", "index_tool_calls", "text_arguments"], stream) == stream
+
+
+LONG = "x" * (KEPT_BYTES_MAX + 1)
+
+
+def test_calls_with_long_ids_and_names_are_distinguished() -> None:
+    stream = part("{", LONG, index=0, id=LONG + "a") + part("", "g", index=0, id=LONG + "b")
+    stream += part("}", index=0, id=LONG + "a")
+    assert arguments(repair(["index_tool_calls"], stream)) == {0: "{}", 1: ""}
+
+
+def test_a_long_name_is_dropped_where_it_is_repeated() -> None:
+    stream = part("{", LONG, index=0, id="a", type="function") + part("}", LONG, index=0)
+    first, second = parts(repair(["fill_tool_calls"], stream))
+    assert first["function"] == {"name": LONG, "arguments": "{"}
+    assert second["function"] == {"arguments": "}"}
+
+
+def test_a_call_with_a_long_id_gets_its_arguments_by_its_index() -> None:
+    stream = part(None, "f", index=0, id=LONG) + event(chunk({}, finish_reason="tool_calls"))
+    assert parts(repair(["text_arguments"], stream))[-1] == {"index": 0, "function": {"arguments": "{}"}}
+
+
+def long_part(number: int, place: str) -> bytes:
+    """Return a part of a call with one long value."""
+    digits = f"{number}".ljust(4_000, "7")
+    values = {"id": '"a"', "name": '"f"', "index": f"{number}", "choice": "0"}
+    values[place] = digits if place == "index" else f'"{digits * 25}"'
+    members = f'"id": {values["id"]}, "index": {values["index"]}, "function": {{"name": {values["name"]}}}'
+    delta = f'{{"tool_calls": [{{{members}}}]}}'
+    return f'data: {{"choices": [{{"index": {values["choice"]}, "delta": {delta}}}]}}\n\n'.encode()
+
+
+@pytest.mark.parametrize("place", ["id", "name", "index", "choice"])
+def test_what_a_stream_holds_does_not_grow_with_the_values_of_its_calls(place: str) -> None:
+    repairer = StreamRepairer(resolve(["ragflow"]), Call(Shape.CHAT, streams=True, tools=True))
+    tracemalloc.start()
+    try:
+        for number in range(50):
+            repairer.feed(long_part(number, place))
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 4 * len(long_part(0, place)) + 100_000
 
 
 @pytest.mark.parametrize("written", [None, {}, ""])
