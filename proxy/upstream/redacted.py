@@ -85,7 +85,7 @@ class RedactedBody:
         """Return the next bytes, without secrets; nothing at the end.
 
         Raises:
-            BadResponse: The body is not in its announced content coding, or the coding is unknown.
+            BadResponse: The body is not in its announced content coding, was cut, or the coding is unknown.
         """
         if not self._is_readable:
             raise InvalidResponse("an error in a content coding that was not asked for")
@@ -96,11 +96,19 @@ class RedactedBody:
                 arrived = await self._read()
                 if not arrived:
                     self._ended = True
+                    self._check_end()
                     return self._stream.flush()
                 piece = self._expand(arrived)
             if clean := self._stream.feed(piece):
                 return clean
         return b""
+
+    def _check_end(self) -> None:
+        try:
+            if self._expansion is not None:
+                self._expansion.check_end()
+        except ValueError as error:
+            raise BadResponse(reason=str(error)) from error
 
     def _expand(self, piece: bytes) -> bytes:
         if self._expansion is None:

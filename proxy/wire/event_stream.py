@@ -127,6 +127,8 @@ class EventFramer:
 
     def _count(self, whole: bytes) -> bytes:
         self.events += count_events(whole)
+        if whole.startswith(b":") and not _DATA.search(whole):
+            return whole  # Comments must not displace the pieces in which the end and the usage are searched.
         if len(whole) > LARGE_PIECE_BYTES:
             small = [piece for piece in self._recent if len(piece) <= LARGE_PIECE_BYTES]
             self._recent = deque(small, maxlen=_RECENT_PIECES)

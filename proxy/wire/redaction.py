@@ -23,6 +23,8 @@ _NAMED: Final = {
     "=": ("equals",),
 }  # fmt: skip
 _ESCAPE_BYTES_MAX: Final = 16
+_MEMBERS_MAX: Final = 100
+"""A body of more compressed members is rejected, because each takes microseconds, however short it is."""
 _WINDOW_BITS: Final = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 
 
@@ -182,11 +184,14 @@ class RedactedStream:
 
 
 class Expansion:
-    """Decompresses a body in pieces of bounded size."""
+    """Decompresses a body in pieces of bounded size. It may have several members (RFC 1952 2.2)."""
 
     def __init__(self, window_bits: int) -> None:
+        self._window_bits = window_bits
         self._inflate = zlib.decompressobj(window_bits)
+        self._members = 0
         self._rest = b""
+        self._is_cut = False  # A body of no bytes at all is that of a HEAD, for example.
 
     @classmethod
     def of(cls, coding: bytes) -> Self | None:
@@ -203,11 +208,29 @@ class Expansion:
         """Add a piece of the compressed body; return the next bytes of the expanded one.
 
         Raises:
-            ValueError: The body is not in the content coding.
+            ValueError: The body is not in the content coding, or has too many members.
         """
+        compressed = self._rest + piece
+        if not compressed:
+            return b""
+        if self._inflate.eof:
+            self._inflate = zlib.decompressobj(self._window_bits)
         try:
-            expanded = self._inflate.decompress(self._rest + piece, PIECE_BYTES_MAX)
+            expanded = self._inflate.decompress(compressed, PIECE_BYTES_MAX)
         except zlib.error as error:
             raise ValueError("the body is not in its content coding") from error
-        self._rest = self._inflate.unconsumed_tail
+        self._members += self._inflate.eof
+        if self._members > _MEMBERS_MAX:
+            raise ValueError("the body has too many compressed members")
+        self._rest = self._inflate.unconsumed_tail or self._inflate.unused_data
+        self._is_cut = not self._inflate.eof
         return expanded
+
+    def check_end(self) -> None:
+        """Check, at the end of the body, that it was not cut.
+
+        Raises:
+            ValueError: It was.
+        """
+        if self._is_cut:
+            raise ValueError("the compressed body was cut off")

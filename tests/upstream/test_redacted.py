@@ -141,6 +141,28 @@ async def test_an_error_that_is_compressed_is_expanded(
         assert await caller.body(answer) == body.replace(TOKEN.encode(), b"*" * len(TOKEN))
 
 
+@pytest.mark.parametrize("text", [b"short", b"long" * 100_000], ids=["short", "long"])
+async def test_a_compressed_error_that_is_cut_does_not_look_complete(
+    run_proxy: RunProxy, text: bytes
+) -> None:
+    async def script(talk: Conversation) -> None:
+        await talk.answer(gzip.compress(text)[:-4], "Content-Encoding: gzip", status="400 No")
+
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url, credential=CREDENTIAL) as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("POST", CHAT, JSON, body=b"{}")
+        answer = await caller.answer()
+        if text == b"short":
+            assert answer.status == 502
+            return
+        assert answer.status == 400
+        with pytest.raises((asyncio.IncompleteReadError, ValueError)):
+            await caller.body(answer)
+
+
 @pytest.mark.parametrize("coding", ["br", "zstd", "gzip, gzip", "identity\r\nContent-Encoding: gzip"])
 async def test_an_error_that_cannot_be_expanded_is_not_relayed(run_proxy: RunProxy, coding: str) -> None:
     async def script(talk: Conversation) -> None:

@@ -124,6 +124,27 @@ def test_a_stream_that_only_talks_about_the_end_is_not_finished(ending: bytes) -
     assert not framer.finished
 
 
+@pytest.mark.parametrize("comment", [b": wait\n\n", b":\r\n\r\n", b": a\n: b\n\n"])
+@pytest.mark.parametrize(
+    "end",
+    [b'data: {"choices": [{"finish_reason": "stop"}]}\n\n', b"data: [DONE]\n\n"],
+    ids=["finish", "marker"],
+)
+def test_comments_do_not_hide_the_end_of_a_stream(end: bytes, comment: bytes) -> None:
+    usage = b'data: {"choices": [], "usage": {"prompt_tokens": 1}}\n\n'
+    _, framer = frame([b"data: 1\n\n", usage, end, *[comment] * 100])
+    assert (framer.finished, framer.marked) == (True, b"DONE" in end)
+    assert usage in framer.recent
+    assert framer.events == 103
+
+
+def test_one_finished_choice_does_not_make_a_cut_stream_of_others_whole() -> None:
+    finish = b'data: {"choices": [{"index": 0, "finish_reason": "stop"}]}\n\n'
+    other = b'data: {"choices": [{"index": 1, "delta": {"content": "a"}, "finish_reason": null}]}\n\n'
+    _, framer = frame([finish, *[b": wait\n\n" + other] * 100])
+    assert not framer.finished
+
+
 def test_an_event_over_the_limit_is_detected_and_the_ones_before_it_are_returned() -> None:
     framer = EventFramer(16)
     assert framer.feed(b"data: 1\n\ndata: 23456789") == b"data: 1\n\n"

@@ -6,6 +6,7 @@ import html
 import itertools
 import json
 import re
+import time
 import zlib
 from urllib.parse import quote, quote_plus
 
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.wire.redaction import PIECE_BYTES_MAX, SECRET_BYTES_MIN, Expansion, Redactor
+from tests.pace import paced
 
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJyYWdmbG93In0.c2lnbmF0dXJl-_Zm9v"
 ODD = "to/ken+with=every&odd<char>'and\"quotes\\\u00e9%41~"
@@ -244,3 +246,48 @@ def test_a_body_that_is_not_compressed_as_it_says_is_an_error() -> None:
     assert expansion is not None
     with pytest.raises(ValueError, match="coding"):
         expansion.expand(b"plain")
+
+
+def expanded(compressed: bytes, size: int) -> bytes:
+    """Return what a body that arrives in pieces of this size expands to."""
+    expansion = Expansion.of(b"gzip")
+    assert expansion is not None
+    found = b""
+    for start in range(0, len(compressed), size):
+        found += expansion.expand(compressed[start : start + size])
+        while expansion.has_more:
+            found += expansion.expand()
+    expansion.check_end()
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 20])
+@pytest.mark.parametrize(
+    "parts",
+    [[b"whole"], [b"one", b"", b"two"], [b"0" * 1_000_000, b"1" * 1_000_000]],
+    ids=["1", "3", "large"],
+)
+def test_a_body_is_expanded_to_its_end_or_is_an_error(parts: list[bytes], size: int) -> None:
+    members = [*map(gzip.compress, parts)]
+    assert expanded(b"".join(members), size) == b"".join(parts)
+    for cut in range(1, len(members[-1])):
+        with pytest.raises(ValueError, match="cut off"):
+            expanded(b"".join(members)[:-cut], max(size, 7))
+
+
+def test_a_body_without_a_byte_is_complete() -> None:
+    assert expanded(b"", 1) == b""
+
+
+def test_what_follows_a_compressed_body_is_an_error() -> None:
+    for size in (1, 100):
+        with pytest.raises(ValueError, match="coding"):
+            expanded(gzip.compress(b"whole") + b"more", size)
+
+
+def test_a_flood_of_empty_members_is_an_error() -> None:
+    flood = gzip.compress(b"") * 20_000
+    since = time.process_time()
+    with pytest.raises(ValueError, match="too many"):
+        expanded(flood, len(flood))
+    assert time.process_time() - since < paced(1)

@@ -312,6 +312,11 @@ async def _read(
         if enough is not None and enough(received):
             timed.end = ReadOutcome.ENOUGH
             return
+    try:
+        if expansion is not None:
+            expansion.check_end()
+    except ValueError:
+        timed.end = ReadOutcome.UNREADABLE
 
 
 def _expand(expansion: Expansion, piece: bytes) -> bytes:

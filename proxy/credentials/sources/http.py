@@ -143,6 +143,11 @@ class HttpTokenSource(TokenSource):
                     return self._unreadable(response, bytes(body), "is not in its Content-Encoding")
             if max(len(body), received) > REPLY_BYTES_MAX:
                 return self._unreadable(response, bytes(body), "is too large: check the URL")
+        try:
+            if expansion is not None:
+                expansion.check_end()
+        except ValueError:
+            return self._unreadable(response, bytes(body), "was cut off within its Content-Encoding")
         return bytes(body)
 
     def _unreadable(self, response: httpx2.Response, body: bytes, fault: str) -> bytes:

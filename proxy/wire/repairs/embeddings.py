@@ -15,6 +15,7 @@ from proxy.wire.repairs.shallow_json import (
     Members,
     change_items,
     first_byte,
+    is_empty,
     open_list,
     open_object,
     read_value,
@@ -130,6 +131,9 @@ def sort_embeddings(response: Members, _: Call) -> Members | None:
     """Sort the items by index.
 
     If indexes are missing or repeated, they define no order, so each item gets its position as index.
+
+    Raises:
+        InvalidResponse: An index is not a whole number, so that the order is not known.
     """
     items = [open_object(item) for item in open_list(response.get("data")) or ()]
     found = [item for item in items if item is not None]
@@ -141,8 +145,8 @@ def sort_embeddings(response: Members, _: Call) -> Members | None:
         filled = [{**item, "index": write(place)} for place, item in enumerate(found)]
         return {**response, "data": write(filled)}
     order = sorted(range(len(found)), key=lambda place: indexes[place] or 0)
-    in_text = any(first_byte(item["index"]) == b'"' for item in found)
-    if order == [*range(len(found))] and not in_text:
+    written = [bytes(item["index"]) for item in found]
+    if order == [*range(len(found))] and written == [str(index).encode() for index in indexes]:
         return None
     return {**response, "data": write([{**found[place], "index": write(indexes[place])} for place in order])}
 
@@ -162,10 +166,17 @@ SORT_EMBEDDINGS: Final = Repair(
 
 
 def _index(item: Members) -> int | None:
-    index = read_value(item.get("index"))
+    """Return the index of an item, also one written as a string or as a fraction; None if it has none."""
+    if is_empty(item.get("index")):
+        return None
+    index = read_value(item["index"])
     if isinstance(index, str) and index.isascii() and index.isdigit() and len(index) < 10:
         return int(index)
-    return index if isinstance(index, int) and not isinstance(index, bool) else None
+    if isinstance(index, float) and index.is_integer():
+        return int(index)
+    if not isinstance(index, int) or isinstance(index, bool):
+        raise InvalidResponse("an embedding whose index is not a whole number")
+    return index
 
 
 @on_responses(Shape.EMBEDDINGS)

@@ -91,11 +91,12 @@ NOTHING: Final = gzip.compress(b"")[:10] + b"\0\0\0\xff\xff" * (REPLY_BYTES_MAX 
         ("gzip", NOTHING, "is too large: check the URL"),
         ("gzip", b"s3cret", "is not in its Content-Encoding"),
         ("deflate", b"s3cret", "is not in its Content-Encoding"),
+        ("gzip", gzip.compress(b"s3cret")[:-4], "was cut off within its Content-Encoding"),
         ("gzip, gzip, gzip", gzip.compress(gzip.compress(NOTHING * 8)), "has a Content-Encoding that"),
         ("identity, gzip", gzip.compress(b"s3cret"), "has a Content-Encoding that"),
         ("xyzzy", b"s3cret", "has a Content-Encoding that"),
     ],
-    ids=["nothing in it", "no gzip", "no deflate", "three codings", "two codings", "unknown"],
+    ids=["nothing in it", "no gzip", "no deflate", "cut", "three codings", "two codings", "unknown"],
 )
 async def test_a_body_in_an_odd_coding_is_not_expanded(
     endpoint: TokenEndpoint, coding: str, body: bytes, fault: str

@@ -29,7 +29,22 @@ def test_reversed_embeddings_are_sorted_and_their_numbers_kept() -> None:
     ) == (b'{"data":[{"index":0,"embedding":"AAAA"},{"index":1,"embedding":[1.0e-05, -0.50]}],"model":"m"}')
 
 
-@pytest.mark.parametrize("index", ["", '"index":null,', '"index":0,', '"index":"0",'])
+@pytest.mark.parametrize(("first", "second"), [("1.0", "0.0"), ("1e0", "-0.0"), ('"1"', "0"), ('"1"', '"0"')])
+def test_whole_numbers_in_any_spelling_are_indexes(first: str, second: str) -> None:
+    body = f'{{"data":[{{"index":{first},"embedding":[2]}},{{"index":{second},"embedding":[1]}}]}}'.encode()
+    assert repaired(body) == b'{"data":[{"index":0,"embedding":[1]},{"index":1,"embedding":[2]}]}'
+    body = f'{{"data":[{{"index":{second},"embedding":[1]}},{{"index":{first},"embedding":[2]}}]}}'.encode()
+    assert repaired(body) == b'{"data":[{"index":0,"embedding":[1]},{"index":1,"embedding":[2]}]}'
+
+
+@pytest.mark.parametrize("index", ["0.5", '"a"', "true", '{"of": 1}', "[1]", "1e999"])
+def test_an_index_that_is_no_whole_number_is_an_error(index: str) -> None:
+    body = f'{{"data":[{{"index":{index},"embedding":[2]}},{{"index":0,"embedding":[1]}}]}}'.encode()
+    with pytest.raises(InvalidResponse):
+        repaired(body)
+
+
+@pytest.mark.parametrize("index", ["", '"index":null,', '"index":"",', '"index":0,', '"index":"0",'])
 def test_without_usable_indexes_the_position_becomes_the_index(index: str) -> None:
     body = f'{{"data":[{{{index}"embedding":[1]}},{{{index}"embedding":[2]}}]}}'.encode()
     items = json.loads(repaired(body))["data"]
