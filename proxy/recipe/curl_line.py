@@ -21,10 +21,9 @@ from proxy.recipe.shell_words import (
     REFERENCE,
     ComputedLine,
     CurlLineError,
-    ShellWords,
     split_words,
-    windows_words,
 )
+from proxy.recipe.windows_words import windows_words
 
 Pairs = tuple[tuple[str, str], ...]
 ReadFile = Callable[[str], bytes]
@@ -78,8 +77,7 @@ def parse_curl(line: str, read_file: ReadFile = lambda name: Path(name).read_byt
     Raises:
         CurlLineError: The command cannot be converted; the message explains why.
     """
-    copied = windows_words(line)
-    words, left_out = split_words(line) if copied is None else ShellWords(copied, left_out=False)
+    words, left_out = windows_words(line) or split_words(line)
     if any(word.startswith(_TYPOGRAPHIC) for word in words):
         raise CurlLineError("there are curly quotes or long dashes: replace them with \" or ' and -")
     words = words[1:] if words[:1] in (["$"], ["%"], ["#"]) else words

@@ -157,6 +157,15 @@ CHINESE: Final[Mapping[str, str]] = {
     "the body is neither JSON nor a form: the http source cannot send it": "请求体既不是 JSON 也不是表单，无法写成配置",
     "the body should be JSON but is not: check its quotes": "请求体应当是 JSON 却不是：请检查引号",
     "{}: unknown or unsupported": "{}：未知选项，或者无法写成配置",
+    "{}: write the value here instead of a variable": "{}：请在这里直接写值，不要用变量",
+    "-headers: write the table here, as @{...}": "-headers：请在这里直接写 @{...}",
+    "-method: without it PowerShell sends GET without a body: add -Method Post": (
+        "-method：没有它，PowerShell 发送不带请求体的 GET：请加上 -Method Post"
+    ),
+    "the cookies of $session are not read: write them as Cookie in -Headers": (
+        "$session 里的 Cookie 不会读取：请写成 -Headers 里的 Cookie"
+    ),
+    "a path needs the current folder or your home folder, which is missing": "路径需要当前目录或主目录，但它不存在",
     "{}: the value is missing": "{}：缺少值",
     "{}: multipart requests for a token are not supported: send it as --data or --json": (
         "{}：不支持用 multipart 请求令牌：请改用 --data 或 --json"

@@ -1,0 +1,162 @@
+"""Requests that were copied for Windows equal those for a shell."""
+
+import contextlib
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.recipe.curl_line import parse_curl
+from proxy.recipe.shell_words import ComputedLine, CurlLineError
+from proxy.recipe.windows_words import windows_words
+
+URL = "https://auth.corp.example/token"
+CMD = f"""curl ^"{URL}^" ^
+  -H ^"content-type: application/json^" ^
+  --data-raw ^"^{{^\\^"appId^\\^":^\\^"demo^\\^",^\\^"pw^\\^":^\\^"a^%b^\\^"^}}^" """
+CMD_PLAIN = (
+    f'curl "{URL}" ^\r\n -H "content-type: application/json" ^\r\n '
+    '-d "{\\"appId\\":\\"demo\\",\\"pw\\":\\"a%b\\"}"'
+)
+POWERSHELL = f"""curl.exe '{URL}' `
+  -H 'content-type: application/json' `
+  -d '{{\\"appId\\":\\"demo\\",\\"pw\\":\\"a%b\\"}}'"""
+POWERSHELL_LINE = POWERSHELL.replace("`\n ", "")
+INVOKE = f"""$session = New-Object Microsoft.PowerShell.Commands.WebRequestSession
+Invoke-WebRequest -UseBasicParsing -Uri "{URL}" `
+-Method "POST" `
+-WebSession $session `
+-Headers @{{
+"x-requested-with"="XMLHttpRequest"
+  "content-type"="application/json"
+}} `
+-ContentType "application/json" `
+-Body "{{`"appId`":`"demo`",`"pw`":`"a%b`"}}\""""
+REST = f"""Invoke-RestMethod -Method Post -Uri '{URL}' -ContentType 'application/json' -Body (@{{
+  appId = 'demo'; pw = "a%b" }} | ConvertTo-Json)"""
+REST_FORM = f"irm {URL} -Method Post -Body @{{ appId = 'demo'; pw = 'a%b' }}"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [CMD, CMD_PLAIN, POWERSHELL, POWERSHELL_LINE, INVOKE, REST],
+    ids=["cmd", "cmd plain", "powershell", "powershell in one line", "invoke", "rest"],
+)
+def test_a_copy_for_windows_is_the_same_request(line: str) -> None:
+    request = parse_curl(line)
+    assert (request.method, request.url) == ("POST", URL)
+    assert request.json == {"appId": "demo", "pw": "a%b"}
+
+
+def test_a_table_as_body_is_a_form() -> None:
+    assert parse_curl(REST_FORM).form == {"appId": "demo", "pw": "a%b"}
+
+
+def test_headers_of_a_table_are_kept() -> None:
+    assert parse_curl(INVOKE).headers == {"x-requested-with": "XMLHttpRequest"}
+
+
+def test_variables_stay_references() -> None:
+    line = f'Invoke-RestMethod {URL} -Method Post -Headers @{{ "X-Key" = "$env:CORP_KEY" }}'
+    assert parse_curl(line).headers == {"X-Key": "\ue000CORP_KEY\ue001"}
+
+
+def test_computed_values_of_powershell_are_rejected() -> None:
+    with pytest.raises(ComputedLine):
+        parse_curl(f'irm {URL} -Method Post -Body "sign=$(Get-Sign)"')
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"curl {URL} -d 'a=^b'",
+        f"curl {URL} -H 'x: `'",
+        'curl "https://a/?x=^"',
+        f"""curl {URL} -d '{{"a": "\\"b"}}'""",
+        f"""curl {URL} -d "{{\\"a\\": 1}}" """,
+    ],
+)
+def test_a_line_for_a_shell_does_not_change(line: str) -> None:
+    assert windows_words(line) is None
+
+
+@given(st.text(st.sampled_from("irm curl ^`\"'@{}=;\n$()\\-abU ") | st.characters(exclude_categories=["Cs"])))
+def test_arbitrary_text_is_read_or_rejected_with_one_error(text: str) -> None:
+    found: Any = None
+    with contextlib.suppress(CurlLineError):
+        found = windows_words(f"irm {text}")
+    assert found is None or all(isinstance(word, str) for word in found.words)
+
+
+@given(st.text(st.sampled_from("curl ^`\"'@{}=;\n$()\\-ab%A|&>U ")))
+def test_arbitrary_text_for_cmd_is_read_or_rejected_with_one_error(text: str) -> None:
+    with contextlib.suppress(CurlLineError):
+        windows_words(f"curl ^\n {text}")
+
+
+@pytest.mark.parametrize(
+    ("line", "words", "left_out"),
+    [
+        ('curl ^\n -u "app:pa^ss" x', ["curl", "-u", "app:pa^ss", "x"], False),
+        ('curl ^\n -d ^"a^^b ^& c^" x', ["curl", "-d", "a^b & c", "x"], False),
+        ('curl ^\n "a&b|c>d" | jq .token', ["curl", "a&b|c>d"], True),
+        ("curl ^\n x 2>nul", ["curl", "x"], True),
+        ("curl ^\n x & echo %B%", ["curl", "x"], True),
+        ('curl ^\n -u "app:%APP_SECRET%"', ["curl", "-u", "app:\ue000APP_SECRET\ue001"], False),
+        ('curl -u "app:%APP_SECRET%" x', ["curl", "-u", "app:\ue000APP_SECRET\ue001", "x"], False),
+        ("curl ^\n a?%E9t%C3%A9&", ["curl", "a?%E9t%C3%A9"], True),
+        ('curl.exe -u "app:$env:APP_SECRET" x', ["curl.exe", "-u", "app:\ue000APP_SECRET\ue001", "x"], False),
+        ("curl.exe -d a=$env:A x | ConvertFrom-Json", ["curl.exe", "-d", "a=\ue000A\ue001", "x"], True),
+        ("curl.exe `\n x; echo", ["curl.exe", "x"], True),
+    ],
+)
+def test_the_quotes_variables_and_ends_of_each_shell_count(
+    line: str, words: list[str], *, left_out: bool
+) -> None:
+    assert windows_words(line) == (words, left_out)
+
+
+def test_the_constants_and_numbers_of_a_table_keep_their_types() -> None:
+    table = "@{ ttl=3600; f=1.5; on=$true; off=$False; none=$null; s='3600'; e=$env:KEY; t=\"is $true\" }"
+    request = parse_curl(f"irm {URL} -Method Post -Body ({table} | ConvertTo-Json -Depth 5) | Select token")
+    assert request.json == {
+        "ttl": 3600, "f": 1.5, "on": True, "off": False, "none": None, "s": "3600", "e": "\ue000KEY\ue001",
+        "t": "is True",
+    }  # fmt: skip
+    assert request.notes[0] == "everything after the curl command is ignored"
+    form = parse_curl(f"irm {URL} -Method Post -Body @{{ on = $true; none = $null; e = $env:KEY }}").form
+    assert form == {"on": "True", "none": "", "e": "\ue000KEY\ue001"}
+
+
+def test_a_table_without_a_method_is_a_query() -> None:
+    request = parse_curl(f"Invoke-RestMethod {URL} -Body @{{ a = 'b'; n = 1 }}")
+    assert (request.method, request.query, request.form) == ("GET", {"a": "b", "n": "1"}, None)
+
+
+@pytest.mark.parametrize(
+    ("rest", "words"),
+    [
+        ("-Method Post -Headers $headers", "-headers: write the table here"),
+        ("-Method Post -Body $body", "-body: write the value here"),
+        ("-Credential $c", "-credential: unknown or unsupported"),
+        ("-Method Post -InFile x.json", "-infile: unknown or unsupported"),
+        ("-Meth Post", "-meth: unknown or unsupported"),
+        ("-Method:s3cr3t", "-...: unknown or unsupported"),
+        ("-Body 'text'", "without it PowerShell sends GET"),
+        ("-Method Post -Body @{ a = @{ b = 1 } }", "nested tables"),
+        ("-Method Post -Body", "has no value"),
+        ('-Method Post -Body ("x" + "y")', "computes a value"),
+        ('-Method Post -Body "x" + "y"', "computes a value"),
+        ('-Method Post -Headers @{ a = "x" + "y" }', "computes a value"),
+        ("-Method Post -Headers @{ a = Get-Secret }", "computes a value"),
+        ("-Method Post -Headers @{ a = $config.key }", "computes a value"),
+        ('-Method Post -Body "$global:secret"', "computes a value"),
+        ("-Method Post -Body (Get-Content x)", "computes a value"),
+        ("-WebSession $s; $s.Cookies.Add($c)", "the cookies of"),
+    ],
+)
+def test_what_would_be_lost_or_changed_is_an_error(rest: str, words: str) -> None:
+    with pytest.raises(CurlLineError, match=words) as failure:
+        parse_curl(f"Invoke-RestMethod {URL} {rest}")
+    assert "s3cr3t" not in str(failure.value)
