@@ -316,7 +316,7 @@ async def _read(
         if expansion is not None:
             expansion.check_end()
     except ValueError:
-        timed.end = ReadOutcome.UNREADABLE
+        timed.end = ReadOutcome.BROKEN
 
 
 def _expand(expansion: Expansion, piece: bytes) -> bytes:

@@ -153,7 +153,8 @@ def sort_embeddings(response: Members, _: Call) -> Members | None:
 
 SORT_EMBEDDINGS: Final = Repair(
     "sort_embeddings",
-    "Sorts embeddings by index, and adds missing indexes.",
+    "Sorts embeddings by index, adds missing indexes, and turns indexes that are not whole numbers into an "
+    "error.",
     sort_embeddings,
     clients=(
         "RAGFlow (needs the index; up to v0.25.6 also the order)",

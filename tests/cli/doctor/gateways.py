@@ -85,8 +85,8 @@ def streams(
     return fault
 
 
-def at_once(*headers: str, version: str = "1.1", coded: bool = False) -> Fault:
-    """Return a fault that sends the whole stream in one piece."""
+def at_once(*headers: str, version: str = "1.1", coded: bool = False, cut: int = 0) -> Fault:
+    """Return a fault that sends the whole stream in one piece, or all but the last bytes of it."""
 
     async def fault(talk: Conversation) -> None:
         if not wants_stream(talk):
@@ -94,6 +94,7 @@ def at_once(*headers: str, version: str = "1.1", coded: bool = False) -> Fault:
             return
         await delay(HOLD_SECONDS)
         body = gzip.compress(WHOLE_STREAM) if coded else WHOLE_STREAM
+        body = body[: len(body) - cut]
         framing = "Connection: close" if version == "1.0" else f"Content-Length: {len(body)}"
         lines = [f"HTTP/{version} 200 OK", "Content-Type: text/event-stream", framing, *headers, "", ""]
         await talk.say("\r\n".join(lines).encode() + body)
@@ -195,6 +196,7 @@ GATEWAYS: Final[dict[str, dict[str, Fault]]] = {
     "usage_everywhere": chat(streams(*(chunk(word, usage=ANSWER["usage"]) for word in WORDS), LAST, DONE)),
     "collected": chat(at_once()),
     "gzipped": chat(at_once("Content-Encoding: gzip", coded=True)),
+    "gzip_cut": chat(at_once("Content-Encoding: gzip", coded=True, cut=8)),
     "brotli": chat(at_once("Content-Encoding: br")),
     "http_1_0": chat(at_once(version="1.0")),
     "cdn": chat(at_once("CF-Ray: 8f2-FRA")),

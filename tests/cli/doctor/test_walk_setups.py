@@ -174,6 +174,7 @@ SETUPS = [
     gateway("a usage on every chunk", "usage_repeated", at="usage_everywhere", status=0),
     gateway("a stream with a length", "buffered_whole", at="collected"),
     gateway("a stream that is compressed", "buffered_by_compression", at="gzipped"),
+    gateway("a compressed stream that is cut", "stream_broken", at="gzip_cut"),
     gateway("a compression that was not asked for", "coding_unreadable", at="brotli"),
     gateway("a stream over HTTP/1.0", "buffered_by_http_1_0", at="http_1_0"),
     gateway("a stream through a CDN", "buffered_by_cdn", at="cdn"),
