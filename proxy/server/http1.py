@@ -9,9 +9,10 @@ Every wait has a timeout, and every input a bound. The timeouts need no timers o
 """
 
 import asyncio
+import math
 import socket
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from http import HTTPStatus
 from typing import Final, Protocol, cast
 
@@ -22,6 +23,7 @@ from proxy.server.limits import (
     LINGER_BYTES,
     LINGER_SECONDS,
     PIPELINE_MAX,
+    PROBE_PAUSES,
     PROBE_SECONDS,
     UNPROBED_SECONDS,
     ConnectionLimits,
@@ -107,7 +109,7 @@ class Connection(asyncio.Protocol):
         # The transport.
         self._upgraded: Callable[[bytes], None] | None = None
         self._on_lost: Callable[[], None] | None = None
-        self._closing = self._lost = self._eof = self._probed = self._ends_idle = False
+        self._closing = self._lost = self._eof = self._ends_idle = False
         self._reason: DisconnectReason = ""
         self._lingered = -1
         self._linger_until = 0.0
@@ -118,6 +120,10 @@ class Connection(asyncio.Protocol):
         self._body_window = (0.0, 0)
         self._write_window: tuple[float, int] | None = None
         self._written = 0
+        # The probes of a half-closed caller.
+        self._probe_pauses: Iterator[float] | None = None
+        self._probe_at = 0.0
+        self._written_at_probe = 0
 
     # --- asyncio.Protocol
 
@@ -161,7 +167,7 @@ class Connection(asyncio.Protocol):
         if self._reader.incoming is not None or not self._transport.can_write_eof():
             self.abort()
             return False
-        if not self._probed:
+        if self._probe_pauses is None:
             self._probe()
         return True
 
@@ -473,8 +479,25 @@ class Connection(asyncio.Protocol):
         state = tcp.state(self._socket)
         if state == tcp.CLOSE:
             self.abort(GONE)
-        elif state == tcp.CLOSE_WAIT and not self._probed:
+        elif (self._eof or state == tcp.CLOSE_WAIT) and self._is_probe_due():
             self._probe()
+
+    def _is_probe_due(self) -> bool:
+        """Whether to probe: at once, and again after each of the pauses in which nothing was sent.
+
+        Whatever is sent is a probe itself, and the pauses begin anew.
+        """
+        if self._probe_pauses is None:
+            return True
+        if self._written == self._written_at_probe:
+            return self.loop.time() >= self._probe_at
+        self._probe_pauses = iter(PROBE_PAUSES)
+        self._await_next_probe(self._probe_pauses)
+        return False
+
+    def _await_next_probe(self, pauses: Iterator[float]) -> None:
+        self._written_at_probe = self._written
+        self._probe_at = self.loop.time() + next(pauses, math.inf)
 
     def _probe(self) -> None:
         """Probe a half-closed connection with bytes that a live caller ignores.
@@ -484,7 +507,7 @@ class Connection(asyncio.Protocol):
         next chunk size, of which RFC 9112 7.1 allows any number.
 
         HTTP/1.0 and a body with a length have no such bytes. There the next bytes of the response are the
-        probe, and if there are none for `UNPROBED_SECONDS`, the caller counts as gone.
+        probe, and if there are none for `UNPROBED_SECONDS` at first, the caller counts as gone.
         """
         cycle = self._cycle
         if cycle is None or self._lost:
@@ -493,11 +516,14 @@ class Connection(asyncio.Protocol):
             self.write(b"0")
         elif not cycle.started and not cycle.is_http_1_0:
             self.write(CONTINUE)
-        elif cycle.body_complete:
+        elif self._probe_pauses is None:
+            if not cycle.body_complete:
+                return  # The rest of the request waits to be read.
             self.loop.call_later(UNPROBED_SECONDS, self._end_unprobed, self._taken())
-        else:
-            return  # The rest of the request waits to be read.
-        self._probed = True
+        if self._probe_pauses is None:
+            self._probe_pauses = iter(PROBE_PAUSES)
+            tcp.keep_alive(self._socket)
+        self._await_next_probe(self._probe_pauses)
         self.loop.call_later(PROBE_SECONDS, self._detect_disconnect)
 
     def _end_unprobed(self, taken: int) -> None:

@@ -22,6 +22,12 @@ REQUEST_LINE_SPARE: Final = 64
 """Upper bound for the method, the version and the spaces of a request line."""
 PROBE_SECONDS: Final = 0.05
 """How long the kernel of a caller that has closed its connection takes to answer a probe with a reset."""
+PROBE_PAUSES: Final = (2.0, 8.0, 32.0)
+"""Seconds from one probe of a half-closed caller to the next while its response pauses.
+
+They are few, because clients limit the digits of a chunk size (Go: 16) and the interim responses (Go: 5).
+After the last one, only the kernel keeps asking.
+"""
 UNPROBED_SECONDS: Final = 2.0
 """How long a response may pause for a half-closed caller that cannot be probed."""
 

@@ -8,6 +8,8 @@ from typing import Final
 CLOSE: Final = 7
 CLOSE_WAIT: Final = 8
 """States in Linux's numbers: the caller has reset the connection, or closed at least its sending side."""
+KEEP_ALIVE_SECONDS: Final = 15
+"""How often the kernel asks a silent peer whether it still has the connection."""
 
 
 def address(name: object) -> tuple[str, int] | None:
@@ -45,6 +47,19 @@ def prepare_reset(connection: socket.socket | None) -> None:
     if connection is not None:
         with contextlib.suppress(OSError), _duplicate(connection) as duplicate:
             duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def keep_alive(connection: socket.socket | None) -> None:
+    """Let the kernel ask the peer whether it still has the connection, for as long as that is silent.
+
+    A peer that closes the rest of a connection after its sending side sends nothing. It answers with a reset
+    as soon as it has forgotten the connection, on Linux after a minute.
+    """
+    if connection is not None:
+        with contextlib.suppress(OSError, AttributeError), _duplicate(connection) as duplicate:
+            duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL):
+                duplicate.setsockopt(socket.IPPROTO_TCP, option, KEEP_ALIVE_SECONDS)
 
 
 def _duplicate(connection: socket.socket) -> socket.socket:

@@ -11,16 +11,20 @@ from typing import Any
 
 import pytest
 
-from proxy.server import http1
+from proxy.server import http1, serve, tcp
 from proxy.server.http1 import Connection
-from proxy.server.limits import LINGER_BYTES, ConnectionLimits
+from proxy.server.limits import LINGER_BYTES, PROBE_PAUSES, ConnectionLimits
+from proxy.server.request_cycle import CONTINUE
 from tests.loopback import until
 from tests.pace import PATIENCE, paced
 from tests.server.conftest import App, Echo, Message, Served, read_all, served, small_buffers
 from tests.server.raw import GET, LAST, part, start
+from tests.server.test_tcp import on_linux
 from tests.tls_servers import make_certificate
 
 # --- callers that leave
+
+GET_1_0 = b"GET /a HTTP/1.0\r\n\r\n"
 
 
 async def hold(scope: Message, receive: Any, send: Any) -> None:
@@ -112,7 +116,110 @@ async def test_a_half_closed_caller_still_gets_its_whole_response(
     assert body in {b"abcdef", b"3\r\nabc\r\n03\r\ndef\r\n0\r\n\r\n", b"3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n"}
 
 
-GET_1_0 = b"GET /a HTTP/1.0\r\n\r\n"
+PROBED = {
+    "before the response": ([], CONTINUE),
+    "within a chunked response": ([start(), part(b"abc")], b"3\r\nabc\r\n0"),
+}
+"""What the application sends at first, and what a half-closed caller has received after the first probe."""
+
+
+@pytest.fixture
+def fast_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check all connections much more often."""
+    monkeypatch.setattr(serve, "TICK_SECONDS", 0.02)
+
+
+@pytest.mark.usefixtures("fast_ticks")
+@pytest.mark.parametrize(("response", "probe"), PROBED.values(), ids=[*PROBED])
+async def test_a_half_closed_caller_who_closes_later_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, response: list[Message], probe: bytes
+) -> None:
+    monkeypatch.setattr(http1, "PROBE_PAUSES", (0.3, 0.3, PATIENCE))
+    app = Holding(*response)
+    async with served(app) as server:
+        caller = await server.connect()
+        caller.writer.write(GET)
+        caller.writer.write_eof()
+        async with asyncio.timeout(PATIENCE):
+            await caller.reader.readuntil(probe)
+        caller.writer.close()
+        await until(lambda: app.reasons == ["client_gone"])
+
+
+@pytest.mark.usefixtures("fast_ticks")
+@pytest.mark.parametrize(
+    ("request_head", "response", "received"),
+    [
+        (GET, *PROBED["before the response"]),
+        (GET, *PROBED["within a chunked response"]),
+        (GET_1_0, [start(), part(b"abc")], b"abc"),
+        (GET, [start(200, (b"content-length", b"6")), part(b"abc")], b"abc"),
+    ],
+    ids=["before the response", "chunked", "HTTP/1.0", "a length"],
+)
+@on_linux
+async def test_the_kernel_notices_a_half_closed_caller_who_closes_after_the_last_probe(
+    monkeypatch: pytest.MonkeyPatch, request_head: bytes, response: list[Message], received: bytes
+) -> None:
+    monkeypatch.setattr(http1, "PROBE_PAUSES", ())
+    monkeypatch.setattr(http1, "UNPROBED_SECONDS", 10 * PATIENCE)  # it never counts as gone
+    monkeypatch.setattr(tcp, "KEEP_ALIVE_SECONDS", 1)
+    probed = asyncio.Event()
+    keep_alive = tcp.keep_alive
+
+    def watched(connection: socket.socket | None) -> None:
+        keep_alive(connection)
+        probed.set()
+
+    monkeypatch.setattr(tcp, "keep_alive", watched)
+    app = Holding(*response)
+    async with served(app) as server:
+        caller = await server.connect()
+        connection = caller.writer.get_extra_info("socket")
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_LINGER2, 1)  # It is forgotten after a second.
+        caller.writer.write(request_head)
+        await until(lambda: app.running == 1)
+        caller.writer.write_eof()
+        async with asyncio.timeout(PATIENCE):
+            await probed.wait()
+            await caller.reader.readuntil(received)  # Unread bytes would make the close a reset.
+        caller.writer.close()
+        await until(lambda: app.reasons == ["client_gone"])
+
+
+@pytest.mark.usefixtures("fast_ticks")
+async def test_a_half_closed_caller_is_probed_a_limited_number_of_times_in_each_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pauses = (0.0,) * len(PROBE_PAUSES)
+    monkeypatch.setattr(http1, "PROBE_PAUSES", pauses)
+    ticks, tick = [0], Connection.tick
+
+    def counted(connection: Connection, now: float) -> None:
+        ticks[-1] += connection._eof
+        tick(connection, now)
+
+    monkeypatch.setattr(Connection, "tick", counted)
+
+    async def slow(scope: Message, receive: Any, send: Any) -> None:
+        await receive()
+        for message in (start(), part(b"abc"), part(b"def"), part(b"ghi", more=False)):
+            ticks.append(0)
+            await until(lambda: ticks[-1] > 3 * len(pauses))
+            await send(message)
+
+    async with served(slow) as server:
+        answer = await server.talk(GET, end=True)
+    interim, _, rest = answer.partition(b"HTTP/1.1 200 ")
+    assert interim == CONTINUE * (interim.count(CONTINUE))
+    assert 1 < interim.count(CONTINUE) <= 1 + len(pauses) < 5
+    chunks = re.fullmatch(
+        rb"(0*)3\r\nabc\r\n(0+)3\r\ndef\r\n(0+)3\r\nghi\r\n0\r\n\r\n", rest.partition(b"\r\n\r\n")[2]
+    )
+    assert chunks is not None
+    assert max(map(len, chunks.groups())) <= 1 + len(pauses)
+
+
 UNPROBED = {  # neither HTTP/1.0 nor a body with a length has bytes that a live caller ignores
     "HTTP/1.0 before the response": (GET_1_0, []),
     "HTTP/1.0 within a body without a length": (GET_1_0, [start(), part(b"abc")]),
