@@ -81,7 +81,7 @@ async def test_callers_take_turns(workshop: Workshop) -> None:
 async def test_a_flood_of_one_caller_leaves_the_default_executor_free() -> None:
     release, begun = threading.Event(), list[int]()
 
-    def held(body: bytes) -> None:
+    def held(_received: bytes, body: bytes) -> None:
         begun.append(len(body))
         release.wait(PATIENCE)
 
