@@ -9,6 +9,8 @@ from urllib.parse import unquote
 from proxy.server.limits import RequestRejected
 from proxy.wire.headers import Headers
 
+_SOURCE: Final = b"SOURCE"
+"""The method of Icecast's protocol, which llhttp also reads in HTTP."""
 _HOST: Final = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%:\[\]-]*")
 
 
@@ -55,8 +57,10 @@ def build_scope(
     """Return the scope of a request.
 
     Raises:
-        RequestRejected: 400, the target holds bytes beyond ASCII.
+        RequestRejected: 400, the target holds bytes beyond ASCII; 501, the method is not one of HTTP.
     """
+    if method == _SOURCE:
+        raise unknown_method()
     if not target.isascii():
         raise RequestRejected(HTTPStatus.BAD_REQUEST, "the request target holds bytes beyond ASCII")
     path, _, query = target.partition(b"?")
@@ -79,6 +83,24 @@ def build_scope(
     }
 
 
+def names_rtsp(lines: bytes, method: bytes, target: bytes) -> bool:
+    """Whether these lines include the request line and its protocol is RTSP, which llhttp reads like HTTP."""
+    if b" RTSP/" not in lines:
+        return False
+    each_words = (line.split() for line in lines.split(b"\n"))
+    return any(words[:2] == [method, target] and words[-1].startswith(b"RTSP/") for words in each_words)
+
+
+def unknown_method() -> RequestRejected:
+    """Return the rejection of a request whose method is not one of HTTP."""
+    return RequestRejected(HTTPStatus.NOT_IMPLEMENTED, "unknown method")
+
+
+def unknown_version() -> RequestRejected:
+    """Return the rejection of a request in another protocol or version."""
+    return RequestRejected(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1.0 and HTTP/1.1 are served")
+
+
 def check_headers(version: str, headers: Headers) -> tuple[bool, bool]:
     """Check the headers that frame and route a request.
 
@@ -91,7 +113,7 @@ def check_headers(version: str, headers: Headers) -> tuple[bool, bool]:
         RequestRejected: 400, 417, 501 or 505.
     """
     if version not in {"1.0", "1.1"}:
-        raise RequestRejected(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1.0 and HTTP/1.1 are served")
+        raise unknown_version()
     hosts = 0
     expects = False
     upgrade = b""

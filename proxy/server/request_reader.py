@@ -13,7 +13,16 @@ from proxy.server.limits import (
     RequestRejected,
 )
 from proxy.server.request_cycle import Cycle
-from proxy.server.request_head import Endpoints, Scope, build_scope, check_headers, header_lines
+from proxy.server.request_head import (
+    Endpoints,
+    Scope,
+    build_scope,
+    check_headers,
+    header_lines,
+    names_rtsp,
+    unknown_method,
+    unknown_version,
+)
 from proxy.wire.headers import Headers
 
 if TYPE_CHECKING:
@@ -24,6 +33,8 @@ _TLS_HANDSHAKE: Final = b"\x16\x03"
 """The content type and the major version of TLS's first record (RFC 8446 5.1)."""
 _OPTIONAL_WHITESPACE: Final = b" \t"
 """It may surround the value of a header (RFC 9110 5.5); llhttp removes it only before the value."""
+_END_OF_LINE: Final = b" HTTP/1.1\r\n"
+"""The end of nearly every request line. Neither a method nor a target contains a space."""
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 
 
@@ -45,6 +56,12 @@ class RequestReader:
         self._limits = connection.limits
         self._endpoints = endpoints
         self._parser = httptools.HttpRequestParser(self)
+        self._data = b""
+        """The bytes that are being parsed."""
+        self._earlier: list[bytes] = []
+        """The bytes before them that contain the same head."""
+        self._begins_data = True
+        """Whether these bytes begin with the head, and not with the rest of another request."""
         self._target: list[bytes] = []
         self._target_bytes = 0
         self._headers: Headers = []
@@ -67,17 +84,23 @@ class RequestReader:
         if self._reading_head:
             if not self.head_bytes:
                 self.head_since = self._connection.loop.time()
+                self._begins_data = True
             self.head_bytes += len(data)
         else:
             self._overhead += len(data)
         self._since_body += len(data)
+        self._data = data
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             return self._after_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             return _rejection_of(error, data)
+        finally:
+            self._data = b""
         if self._reading_head:
+            if self.head_bytes:
+                self._earlier.append(data)
             if self.head_bytes > self._limits.head_bytes:
                 return _large_head()
             if self._target_bytes > self._limits.target_bytes:
@@ -101,8 +124,10 @@ class RequestReader:
             return
         self._target, self._target_bytes, self._headers, self._lines_size = [], 0, [], 0
         self._overhead = self.body_received = 0
+        self._earlier = []
         if not self.head_bytes:
             # It begins behind an earlier request, and llhttp does not say where.
+            self._begins_data = False
             self.head_bytes, self.head_since = 1, self._connection.loop.time()
 
     def on_url(self, url: bytes) -> None:
@@ -138,10 +163,9 @@ class RequestReader:
         target = self._target[0] if len(self._target) == 1 else b"".join(self._target)
         if len(target) > self._limits.target_bytes:
             raise _long_target()
-        version = parser.get_http_version()
-        scope = build_scope(
-            target, parser.get_method(), version, headers, self._endpoints, connection.owner.state
-        )
+        method = parser.get_method()
+        version = self._version(method, target)
+        scope = build_scope(target, method, version, headers, self._endpoints, connection.owner.state)
         head = len(scope["raw_path"]) + self._lines_size
         self._head_size = head + REQUEST_LINE_SPARE
         if head > self._limits.head_bytes:
@@ -158,6 +182,21 @@ class RequestReader:
         cycle = Cycle(connection, scope, keep_alive=parser.should_keep_alive(), expects=expects)
         connection.start(cycle)
         self.incoming = cycle
+
+    def _version(self, method: bytes, target: bytes) -> str:
+        """Return the version of HTTP.
+
+        Raises:
+            RequestRejected: 505, the protocol is another one.
+        """
+        at = len(method) + 1 + len(target)
+        if self._begins_data and not self._earlier and self._data.startswith(_END_OF_LINE, at):
+            return "1.1"  # Asking llhttp would take longer.
+        lines = b"".join((*self._earlier, self._data))
+        self._earlier = []
+        if names_rtsp(lines, method, target):
+            raise unknown_version()
+        return self._parser.get_http_version()
 
     def on_body(self, body: bytes) -> None:
         """Pass bytes of the body to the request."""
@@ -218,9 +257,9 @@ def _rejection_of(error: httptools.HttpParserError, data: bytes) -> RequestRejec
     if isinstance(error.__context__, RequestRejected):
         return error.__context__
     if "HTTP version" in str(error) or data.startswith(b"PRI * HTTP/2"):
-        return RequestRejected(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "only HTTP/1.0 and HTTP/1.1 are served")
+        return unknown_version()
     if isinstance(error, httptools.HttpParserInvalidMethodError) and _METHOD.match(data[:64]):
-        return RequestRejected(HTTPStatus.NOT_IMPLEMENTED, "unknown method")
+        return unknown_method()
     if data.startswith(_TLS_HANDSHAKE):
         return RequestRejected(
             HTTPStatus.BAD_REQUEST, "the caller speaks TLS to a port that serves plain HTTP"

@@ -216,9 +216,9 @@ DIFFERENCES: Final = (
     ),
     Difference(
         _BOTH,
-        "Both leave the method to the application; 501 is llhttp's answer to an unknown one.",
+        "Both leave the method to the application; an unknown one, or that of another protocol, is 501 here.",
         (
-            "first line: FOO / HTTP/1.1", "refused: an unknown method",
+            "first line: FOO / HTTP/1.1", "refused: an unknown method", "refused: a method of Icecast",
         ),
     ),
     Difference(
@@ -291,7 +291,7 @@ DIFFERENCES: Final = (
         _OURS_AND_NGINX,
         "h11 closes every HTTP/1.0 connection.",
         (
-            "served: HTTP/1.0 with keep-alive",
+            "served: HTTP/1.0 with keep-alive", "served: HTTP/1.0 with RTSP in a header",
         ),
     ),
     Difference(

@@ -5,7 +5,7 @@ from http import HTTPStatus
 import pytest
 
 from proxy.server.limits import RequestRejected
-from proxy.server.request_head import Endpoints, build_scope, check_headers, header_lines
+from proxy.server.request_head import Endpoints, build_scope, check_headers, header_lines, names_rtsp
 from proxy.wire.headers import Headers
 
 HOST = (b"host", b"x:80")
@@ -29,6 +29,21 @@ def test_a_scope_has_the_callers_bytes_and_the_decoded_path() -> None:
     assert (scope["scheme"], scope["client"], scope["server"], scope["root_path"]) == ENDPOINTS
     assert scope["state"] == state
     assert scope["state"] is not state
+
+
+@pytest.mark.parametrize(
+    ("lines", "named"),
+    [
+        (b"GET /a RTSP/1.0\r\nHost: x\r\n\r\n", True),
+        (b"\r\nGET  /a  RTSP/2.0\r\n", True),
+        (b"GET / HTTP/1.1\r\n\r\nGET /a RTSP/1.0\r\n", True),
+        (b"GET /a HTTP/1.0\r\nX: GET /a RTSP/1.0\r\n\r\n", False),
+        (b"GET /a HTTP/1.0\r\nX: y\r\n\r\n", False),
+        (b"GET / RTSP/1.0\r\n\r\nGET /a HTTP/1.0\r\n\r\n", False),
+    ],
+)
+def test_the_protocol_of_a_request_line_is_found(lines: bytes, *, named: bool) -> None:
+    assert names_rtsp(lines, b"GET", b"/a") == named
 
 
 def test_a_target_is_ascii() -> None:

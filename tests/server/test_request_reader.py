@@ -51,6 +51,9 @@ SERVED = {
     "HTTP/1.0 with keep-alive": (
         b"GET /a HTTP/1.0\r\nConnection: keep-alive\r\n\r\n" + GET, [b"GET /a|", b"GET /a|"]
     ),
+    "HTTP/1.0 with RTSP in a header": (
+        b"GET /a HTTP/1.0\r\nConnection: keep-alive\r\nX: GET /a RTSP/1.0\r\n\r\n", [b"GET /a|"]
+    ),
     "an empty line in front": (b"\r\n" + GET, [b"GET /a|"]),
 }  # fmt: skip
 
@@ -80,6 +83,23 @@ def test_any_split_of_the_bytes_is_served_alike(name: str, data: st.DataObject) 
             return answer
 
     assert bodies(asyncio.run(talk())) == [*expected, b"GET /z|"]
+
+
+RTSP = b"GET /a RTSP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("cut", range(1, len(RTSP)))
+async def test_another_protocol_is_rejected_wherever_its_head_is_cut(cut: int) -> None:
+    app = Echo()
+    async with served(app) as server:
+        caller = await server.connect()
+        caller.writer.write(GET + RTSP[:cut])
+        await caller.head()  # the server has read this
+        caller.writer.write(RTSP[cut:])
+        answer = await caller.rest()
+        caller.writer.close()
+    assert answer.startswith(b"GET /a|HTTP/1.1 505 ")
+    assert len(app.seen) == 1
 
 
 async def test_a_stream_byte_by_byte_is_served() -> None:
@@ -167,6 +187,12 @@ REFUSED = {
     "HTTP/1.2": (b"GET / HTTP/1.2\r\nHost: x\r\n\r\n", 505),
     "HTTP/2.0": (b"GET / HTTP/2.0\r\nHost: x\r\n\r\n", 505),
     "the preface of HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
+    "RTSP/1.0": (b"GET / RTSP/1.0\r\nHost: x\r\n\r\n", 505),
+    "RTSP/1.1": (b"POST /%70 RTSP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 505),
+    "RTSP/1.1 behind spaces": (b"OPTIONS  *  RTSP/1.1\r\nHost: x\r\n\r\n", 505),
+    "a method of RTSP": (b"DESCRIBE rtsp://x/ RTSP/1.0\r\nCSeq: 1\r\n\r\n", 505),
+    "a method of Icecast": (b"SOURCE / HTTP/1.1\r\nHost: x\r\n\r\n", 501),
+    "ICE/1.0": (b"SOURCE / ICE/1.0\r\nHost: x\r\n\r\n", 501),
     "http/1.1": (b"GET / http/1.1\r\nHost: x\r\n\r\n", 400),
     "a tab": (b"GET\t/ HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     "a target with a space": (b"GET /a b HTTP/1.1\r\nHost: x\r\n\r\n", 400),
