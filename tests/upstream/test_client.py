@@ -621,7 +621,7 @@ async def test_a_failed_request_releases_its_place() -> None:
 
     async with raw_upstream(leave) as upstream, build_client(upstream.url, max_connections=1) as client:
         for _ in range(3):
-            with pytest.raises(ProxyError, match="no valid answer"):
+            with pytest.raises(ProxyError, match="did not send a valid response"):
                 await client.open(build_request(), build_record())
     assert len(upstream.requests) == 3
 
