@@ -227,7 +227,7 @@ UNREADABLE = {
     "two objects": b"data: {%b}\ndata: {%b}\n\n" % (_TEXT, _TEXT),
     "a list": b"data: [{%b}]\n\n" % _TEXT,
     "text": b"data: lost\n\n",
-    "nested too deeply": b'data: {%b, "x": %b1%b}\n\n' % (_TEXT, b"[" * 5000, b"]" * 5000),
+    "nested too deeply": b'data: {%b, "x": %b1%b}\n\n' % (_TEXT, b"[" * 100_000, b"]" * 100_000),
     "a long event that only Python reads": b'data: {%b, "x": "%b", "y": NaN}\n\n' % (_TEXT, b"a" * (1 << 20)),
     "choices that are no list": b'data: {"choices": {"0": {"delta": {"content": "lost"}}}}\n\n',
     "a choice that is no object": b'data: {"choices": ["lost"]}\n\n',
