@@ -60,7 +60,7 @@ install-systemd: $(VENV)/.build ## Install the service and its systemd units (as
 run: $(VENV)/.runtime ## Serve on 127.0.0.1:5002 in front of the demonstration gateway (PORT=6000 moves it)
 	@exec $(BIN)/python -m proxy serve --config config/proxy.toml --bind 127.0.0.1:$(PORT)
 
-test: $(VENV)/.dev ## Run every test (PROXY_TEST_REQUIRE=all: an absent nginx or redis-server is a failure)
+test: $(VENV)/.dev ## Run every test but those of fleet (PROXY_TEST_REQUIRE=all: them too, and an absent nginx or redis-server is a failure)
 	@PROXY_TEST_REQUIRE=$(PROXY_TEST_REQUIRE) $(BIN)/python -m tests $(TESTS)
 
 quick: lint types ## Lint, types and the fast tests, in half a minute
@@ -69,7 +69,7 @@ quick: lint types ## Lint, types and the fast tests, in half a minute
 fleet: $(VENV)/.dev ## Run the tests that load the machine: several workers, attacks on a fleet, short fuzzer and soak
 	@PROXY_TEST_REQUIRE=$(PROXY_TEST_REQUIRE) $(BIN)/python -m pytest -m fleet -n 2 --dist loadgroup $(TESTS)
 
-check: lint types test ## Format, lint, types and every test (.ci/run: what CI runs)
+check: lint types test ## Check format, lint and types, and run the tests (.ci/run: what CI runs)
 
 format: $(VENV)/.dev ## Format the code
 	@$(BIN)/ruff format .

@@ -13,7 +13,7 @@ from proxy.app_parts import EXTENSION, app_parts, open_app_parts
 from proxy.asgi import Application, HttpRequest, RelaySteps, http_request, to_quart
 from proxy.blueprints import api_docs, index, llm_proxy, offload, ops, status
 from proxy.blueprints.realtime import RealtimeConnection
-from proxy.cors import allow_pages, is_api_preflight
+from proxy.cors import allow_pages, is_api_options
 from proxy.credentials.sharing.host import TokenFolder
 from proxy.drain import Drain
 from proxy.errors import BodyTimeout, InternalError, InvalidRequest, MethodNotAllowed, NotFound, ProxyError
@@ -127,7 +127,7 @@ async def check_request() -> None:
     public = endpoint is not None and is_public(current_app.view_functions[endpoint])
     request.exchange.record.quiet = public
     needs_key = endpoint is not None and not public  # without an endpoint, the response is a 404 or 405
-    if needs_key and is_api_preflight():
+    if needs_key and is_api_options():
         # Read only here: the exchange then holds the services, which a stream of the status page must not do.
         needs_key = request.exchange.services.settings.cors is None
     await admit(request, needs_key=needs_key)

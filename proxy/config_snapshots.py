@@ -112,7 +112,7 @@ async def open_snapshots(
     token_folder: TokenFolder | None = None,
     server: HttpServerReading | None = None,
 ) -> AsyncIterator[ConfigSnapshots]:
-    """Serve by this configuration until another replaces it.
+    """Serve with this configuration until another replaces it.
 
     Raises:
         Exception: The services cannot be built.

@@ -28,7 +28,7 @@ def allow_pages(app: Quart, settings: Cors) -> None:
     for endpoint, view in app.view_functions.items():
         if not _is_api(endpoint):
             cors_exempt(cast(Any, view))
-    app.after_request(_limit_to_api)  # runs after the functions registered below
+    app.after_request(_drop_without_view)  # runs after the function that `cors` registers
     cors(
         app,
         allow_origin=settings.origins,
@@ -38,27 +38,23 @@ def allow_pages(app: Quart, settings: Cors) -> None:
         max_age=settings.max_age,
     )
     app.before_request(_answer_preflight)
-    app.after_request(_drop_cors_headers)  # runs before the functions registered above
 
 
-def is_api_preflight() -> bool:
-    """Whether the current request is one that is answered here."""
+def is_api_options() -> bool:
+    """Whether the current request is an OPTIONS of the API, which this module answers."""
     return request.method == HTTPMethod.OPTIONS and _is_api(request.endpoint)
 
 
 async def _answer_preflight() -> Response | None:
-    if not is_api_preflight():
+    if not is_api_options():
         return None
     return Response(status=HTTPStatus.NO_CONTENT, headers={"Allow": ", ".join(llm_proxy.METHODS)})
 
 
-async def _limit_to_api(response: Response) -> Response:
-    """Drop CORS headers elsewhere: responses without a view (such as 405) would otherwise have them."""
-    return response if _is_api(request.endpoint) else await _drop_cors_headers(response)
-
-
-async def _drop_cors_headers(response: Response) -> Response:
-    """Drop the upstream's CORS headers: only `[cors]` decides which pages may read a response."""
+async def _drop_without_view(response: Response) -> Response:
+    """Drop CORS headers of responses without a view (such as 405), which cannot be exempt."""
+    if request.endpoint is not None:
+        return response
     for name in [name for name in response.headers.keys() if name.lower().startswith("access-control-")]:  # noqa: SIM118  they have no `in`
         del response.headers[name]
     return response

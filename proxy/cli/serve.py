@@ -78,7 +78,7 @@ def serve(options: argparse.Namespace, early: Sequence[int] = ()) -> int:
 
 
 def _serve_as_worker(options: argparse.Namespace, early: Sequence[int]) -> int:
-    """Serve by what the supervisor passes, and read no settings."""
+    """Serve with what the supervisor passes, and read no settings."""
     import_worker()
     from proxy.cli.worker import ServeOptions, SharedByWorkers, serve_until_stopped
 

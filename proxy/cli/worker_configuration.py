@@ -1,4 +1,4 @@
-"""What the workers of a service serve by, as the bytes that their supervisor passes to them.
+"""The configuration of the workers, as the bytes that their supervisor passes to them.
 
 A worker must not read the settings file: it may be incomplete, rejected, or not meant to be loaded yet. The
 bytes exist only in the memory of these processes and in the sockets between them.

@@ -4,7 +4,7 @@ The supervisor keeps every listening socket open. The connections that arrive fo
 there for its successor, and none is lost. If the successor cannot start, its port is closed: the kernel then
 gives all connections to the other workers.
 
-All workers serve by one configuration, which the supervisor passes to them. A worker reads no file of it:
+All workers serve with one configuration, which the supervisor passes to them. A worker reads no file of it:
 what is on the disk may be incomplete, rejected, or not meant to be loaded yet.
 """
 
@@ -124,7 +124,7 @@ class Lifeline:
             self._socket.send(_READY)
 
     def report_reload(self, *, succeeded: bool) -> None:
-        """Tell the supervisor whether this worker serves by its last offer."""
+        """Tell the supervisor whether this worker serves with its last offer."""
         with contextlib.suppress(OSError):
             self._socket.send(_RELOADED if succeeded else _NOT_RELOADED)
 
@@ -177,7 +177,7 @@ class _Worker:
         writer: The connection to its lifeline.
         configuration: The configuration by which it serves, or which it was last offered.
         handles_signals: Whether it has handlers for signals.
-        decision: Whether it serves by what it was offered; None if it ends before.
+        decision: Whether it serves with what it was offered; None if it ends before.
     """
 
     process: asyncio.subprocess.Process
