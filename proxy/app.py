@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator
 from http import HTTPStatus
-from typing import Final
 
 from quart import Quart, Response, current_app
 from quart import request as quart_request
@@ -27,7 +26,6 @@ from proxy.upstream.relay import RelayedResponse
 from proxy.wire.error_envelope import error_body
 from proxy.wire.paths import ORIGINAL_MOUNT, check_target
 
-DISCARD_SECONDS: Final = 1.0
 """How long the rest of a rejected request is read and dropped, so that its caller can read the response."""
 
 
@@ -167,7 +165,7 @@ async def reject(request: HttpRequest, error: Exception) -> RelayedResponse:
         return await reject(request, _proxy_error(error))
     request.exchange.record.fail(error)
     if not isinstance(error, BodyTimeout):
-        await request.body.discard(DISCARD_SECONDS)
+        await request.body.discard()
     body = error_body(error.envelope())
     headers = {
         "cache-control": "no-store",

@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Stoppable(Protocol):
-    """What ends an exchange; see `proxy.upstream.clock.ExchangeClock`."""
+    """Something that can end an exchange; see `proxy.upstream.clock.ExchangeClock`."""
 
     def stop(self) -> None:
         """End the exchange now."""

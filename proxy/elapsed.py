@@ -1,4 +1,4 @@
-"""The clock of whatever ages: tokens, and the windows of limits."""
+"""The clock for everything that expires: tokens, and the windows of limits."""
 
 import time
 from typing import Final

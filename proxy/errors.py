@@ -125,8 +125,8 @@ class Unauthenticated(CallerError):
     code = "invalid_api_key"
     message = "Invalid API key"
 
-    def __init__(self, message: str | None = None, *, reason: str | None = None) -> None:
-        super().__init__(message, headers={"WWW-Authenticate": "Bearer"}, reason=reason)
+    def __init__(self, *, reason: str | None = None) -> None:
+        super().__init__(headers={"WWW-Authenticate": "Bearer"}, reason=reason)
 
 
 class NotFound(CallerError):

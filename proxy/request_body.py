@@ -14,6 +14,8 @@ from typing import Final, cast
 from proxy.errors import BodyTimeout, BodyTooLarge, CallerError, RateLimited, ServerOverloaded
 from proxy.settings import Limits
 
+DISCARD_SECONDS: Final = 1.0
+"""How long bytes of a rejected request are dropped, so that its caller can read the response."""
 BUFFER_BYTES: Final = 256 * 1024
 """The unread bytes above which we stop reading from the caller's connection."""
 
@@ -237,7 +239,7 @@ class BoundedBody:
         """Forget the body that an earlier await returned: Quart calls this when it must not be cached."""
         self._whole = b""
 
-    async def discard(self, seconds: float) -> None:
+    async def discard(self, seconds: float = DISCARD_SECONDS) -> None:
         """Drop all further bytes for a while, because a caller that is still sending reads no response."""
         if self.withheld and not self.wanted.is_set():
             return  # Nothing arrives, and the caller waits for the response.

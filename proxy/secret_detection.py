@@ -22,7 +22,7 @@ _SECRET_WORD: Final = re.compile(
     r"|credentials?)$"
 )
 _SECRET_IDS: Final = frozenset({"secret", "token", "password", "cookie"})
-"""What has an id that opens something by itself, such as the `secret_id` of Vault."""
+"""Things whose id alone grants access, such as the `secret_id` of Vault."""
 _DENSE: Final = re.compile(r"[A-Za-z0-9+/=_.~-]+")
 RANDOM_LENGTH_MIN: Final = 16
 _BITS_MIN: Final = 3.0
@@ -159,7 +159,7 @@ def is_explanation(name: str) -> bool:
     return normalized(name) in _EXPLANATION_NAMES
 
 
-def mask_explanation(text: str, secrets: Collection[str] = ()) -> str:
+def mask_explanation(text: str, secrets: Collection[str]) -> str:
     """Mask everything in an explanation that may be a secret.
 
     Args:

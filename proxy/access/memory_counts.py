@@ -17,7 +17,7 @@ ACCOUNTS_MIN: Final = 1024
 
 
 class _Account:
-    """What is counted under one key.
+    """The count for one key.
 
     Args:
         limit: The most entries of a moving window; 0 for an account of amounts.

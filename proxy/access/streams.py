@@ -44,12 +44,11 @@ class StreamCounts:
     Args:
         redis: Where the streams of a fleet are counted; None to count in this process. While Redis is
             unavailable, each process counts for itself.
-        lease_seconds: How long a stream counts in Redis that is not renewed.
     """
 
-    def __init__(self, redis: RedisConnection | None = None, lease_seconds: float = LEASE_SECONDS) -> None:
+    def __init__(self, redis: RedisConnection | None = None) -> None:
         self._redis = redis
-        self._lease_ms = int(lease_seconds * 1000)
+        self._lease_ms = int(LEASE_SECONDS * 1000)
         self._process = uuid4().hex
         self._numbers = itertools.count()
         self._open: dict[str, set[str]] = {}

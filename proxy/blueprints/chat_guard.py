@@ -32,7 +32,6 @@ _PAUSES_SECONDS: Final = (0.1, 0.5)
 BYTES_PER_CHARACTER: Final = 12
 """The maximum: JSON can write a character as two escapes of six bytes."""
 _BODY_SPARE_BYTES: Final = 4096
-_DISCARD_SECONDS: Final = 1.0
 
 PAGE_HEADERS: Final = {
     "Content-Security-Policy": (
@@ -285,7 +284,7 @@ def reply(notice: Notice | None = None, **body: object) -> Response:
 
 async def handle_rejected(rejected: ChatRequestRejected) -> Response:
     """Answer a rejected request in the article's format."""
-    await current_request().body.discard(_DISCARD_SECONDS)
+    await current_request().body.discard()
     return _json({"code": 0, "msg": str(rejected)}, rejected.status)
 
 
@@ -304,7 +303,7 @@ async def handle_error(error: ProxyError) -> Response:
     """Answer an error in the article's format."""
     request = current_request()
     request.exchange.record.fail(error)
-    await request.body.discard(_DISCARD_SECONDS)
+    await request.body.discard()
     message = notices.TOO_MANY if isinstance(error, RateLimited) else str(error)
     response = _json({"code": 0, "msg": message}, HTTPStatus(error.status))
     response.headers.update(error.headers)

@@ -208,7 +208,7 @@ class RealtimeConnection(ASGIWebsocketConnection):
             method="GET",
             path=target.path,
             query=scope["query_string"],
-            headers=without_handshake([*scope["headers"]]),
+            headers=[*scope["headers"]],
             caller=caller,
             endpoint=target.endpoint,
             model=model,

@@ -13,10 +13,9 @@ from typing import Final, Literal
 import msgspec
 
 from proxy.chat.notices import Failure, find_failure, finish_failure
-from proxy.wire.event_stream import BOM
+from proxy.wire.event_stream import BOM, END_MARKER
 from proxy.wire.repairs.shallow_json import Members, TooManyItems, open_list, open_object, read_value
 
-DONE: Final = b"[DONE]"
 EVENT_BYTES_MAX: Final = 16 * 1024 * 1024
 
 _LINE_ENDS: Final = re.compile(rb"(?:\r\n|\n|\r)((?:\r\n|\n|\r)++)?+")
@@ -171,7 +170,7 @@ class DeltaReader:
         Raises:
             ValueError: It is not a JSON object, or holds too much to be read.
         """
-        if not data.strip() or data.strip() == DONE:
+        if not data.strip() or data.strip() == END_MARKER:
             return []
         try:
             return self._read(data)

@@ -5,6 +5,8 @@ from typing import Final
 
 import nh3
 
+from proxy.chat.markdown.parser import SCHEMES
+
 _LENGTH: Final = re.compile(r"[+-]?\d?(?:\.\d{1,9})?(?:em|ex|px|pt|mu|%)?")
 _WORD: Final = re.compile(r"[\w .-]{0,64}", re.ASCII)
 _CLASS_WORD: Final = re.compile(r"[a-z][a-z0-9]{0,2}")  # Pygments' short names
@@ -59,7 +61,6 @@ ATTRIBUTES: Final[dict[str, frozenset[str]]] = {
     "th": frozenset({"class"}),
     **dict.fromkeys(MATH_TAGS, _LENGTHS | _MATH_WORDS | {"style"}),
 }
-SCHEMES: Final = frozenset({"http", "https", "mailto"})
 LINK_REL: Final = "noopener noreferrer nofollow"
 
 

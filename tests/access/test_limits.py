@@ -36,7 +36,6 @@ rate = "3/hour"
 max_streams = 1
 """
 KEY = "sk-limited-5d21"
-ALLOWED = b'{"model": "gpt-4o"}'
 STREAM = b'{"model": "gpt-4o", "stream": true}'
 
 

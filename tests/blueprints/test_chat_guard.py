@@ -98,7 +98,9 @@ async def test_only_own_and_configured_pages_may_post(
         assert (await someone.post(action, "", **sent))[0] == status
 
 
-@pytest.mark.parametrize("api", ["", '[cors]\norigins = ["https://app.example"]\n', '[cors]\norigins = ["*"]\n'])
+@pytest.mark.parametrize(
+    "api", ["", '[cors]\norigins = ["https://app.example"]\n', '[cors]\norigins = ["*"]\n']
+)
 async def test_only_configured_pages_may_read(run_proxy: RunProxy, api: str) -> None:
     """`[cors]`, which is for the API, neither lets others read nor keeps these from reading."""
     async with chatting(run_proxy, FREE + 'origins = ["https://blog.example"]\n' + api) as (_, proxy):

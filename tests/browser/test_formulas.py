@@ -8,9 +8,6 @@ from tests.browser.inspection import looks
 from tests.browser.test_screens import DARK, PHONE
 from tests.chat.formulas import FORMULAS
 
-TEXT = "\n\n".join(
-    f"**{number}.** 行内 ${latex}$：\n\n$${latex}$$" for number, latex in enumerate(FORMULAS, 1)
-)
 PARTS = 6
 
 

@@ -9,7 +9,7 @@ from proxy.chat.broker import Broker, BrokerClosed, Copied, SlowReader, Subscrip
 from proxy.chat.event import Event, parse_id
 from tests.chat.conftest import OpenStores
 from tests.chat.readers import is_silent, take, take_data
-from tests.pace import PATIENCE
+from tests.pace import PATIENCE, paced
 
 
 async def publish(broker: Broker, channel: str, *words: object) -> list[str]:
@@ -153,8 +153,9 @@ async def test_a_turn_that_is_too_large_by_itself_loses_its_beginning(open_both:
 
 
 async def test_events_expire(open_both: OpenStores) -> None:
-    async with open_both(expire=0.05) as (here, there):
+    async with open_both(expire=paced(1.0)) as (here, there):
         await publish(here.broker, "c", 1)
+        assert await there.broker.has_events("c")
         async with asyncio.timeout(PATIENCE):
             while await there.broker.has_events("c"):
                 pass

@@ -1,5 +1,7 @@
 """The conversations of a visitor, in memory and over Redis."""
 
+import asyncio
+
 import pytest
 from structlog.testing import capture_logs
 
@@ -13,7 +15,7 @@ from proxy.chat.conversation_list import (
 from proxy.credentials.sharing.record import Seal
 from proxy.redis_connection import expect, expect_list
 from tests.chat.conftest import OpenStores, open_redis, processes, shared
-from tests.pace import PATIENCE
+from tests.pace import PATIENCE, paced
 from tests.redis_server import RedisServer
 
 
@@ -116,7 +118,9 @@ async def test_a_conversation_with_an_impossible_time_is_not_listed(store: Redis
 async def test_a_conversation_in_redis_is_no_longer_listed_after_a_while(store: RedisServer) -> None:
     settings = shared(store.url)
     async with open_redis(settings) as (redis, _):
-        conversations = RedisConversationList(redis, Seal(settings.keys), expire=0.05)
+        conversations = RedisConversationList(redis, Seal(settings.keys), expire=paced(1.0))
         await conversations.note("s", "a", "1")
-        while await titles(conversations):
-            pass
+        assert await titles(conversations, "s") == [("a", "1")]
+        async with asyncio.timeout(PATIENCE):
+            while await titles(conversations, "s"):
+                pass

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.chat.deltas import DONE, EVENT_BYTES_MAX, Delta, DeltaReader, EventSplitter, Finish
+from proxy.chat.deltas import EVENT_BYTES_MAX, Delta, DeltaReader, EventSplitter, Finish
 from proxy.chat.notices import Failure
 from proxy.errors import Draining, ProxyError, UpstreamTimeout
 from proxy.wire.error_envelope import error_event
+from proxy.wire.event_stream import END_MARKER
 
 LINES = st.sampled_from(
     [
@@ -73,7 +74,7 @@ def test_an_event_is_returned_after_its_blank_line() -> None:
     assert splitter.feed(b"data:{}\r\n\r") == [b"{}"]
     assert splitter.feed(b"\ndata: [DONE]\n") == []
     assert splitter.feed(b"") == []
-    assert splitter.feed(b"\n") == [DONE]
+    assert splitter.feed(b"\n") == [END_MARKER]
 
 
 def test_an_endless_event_is_rejected() -> None:
@@ -176,7 +177,7 @@ def test_payloads_without_text_give_no_deltas(payload: dict[str, object]) -> Non
     assert read(payload) == []
 
 
-@pytest.mark.parametrize("data", [b"", b"  ", DONE, b" [DONE] "])
+@pytest.mark.parametrize("data", [b"", b"  ", END_MARKER, b" [DONE] "])
 def test_the_end_marker_yields_nothing(data: bytes) -> None:
     assert DeltaReader().read(data) == []
 

@@ -27,12 +27,6 @@ from tests.tls_servers import make_certificate
 GET_1_0 = b"GET /a HTTP/1.0\r\n\r\n"
 
 
-async def hold(scope: Message, receive: Any, send: Any) -> None:
-    """Wait for the disconnect."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
 class Holding:
     """An application that waits until its caller leaves; and, if asked to, streams meanwhile."""
 

@@ -1,18 +1,17 @@
 """`source = "jwt"`: a token that the proxy signs itself (RFC 7519). Keys and claims of all signed JWTs."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from proxy.secret import Secret
+from proxy.settings.credentials.private_keys import PEM
 from proxy.settings.credentials.section import CredentialSection
 from proxy.settings.fields import Count, Name, SecretText
 from proxy.settings.interpolation import late_texts
 from proxy.settings.recipe_values import Json, json_value
 from proxy.settings.section import Checked, Problem, reject, reject_all
-
-_PEM: Final = "-----BEGIN "
 
 
 def is_symmetric(algorithm: str) -> bool:
@@ -23,7 +22,7 @@ def is_symmetric(algorithm: str) -> bool:
 def key_problems(name: str, key: Secret, algorithm: str) -> Iterator[Problem]:
     """Explain why an algorithm cannot sign with the key that is set under a name."""
     if is_symmetric(algorithm):
-        if key.reveal().lstrip().startswith(_PEM):
+        if key.reveal().lstrip().startswith(PEM):
             yield Problem((name,), f"is a PEM, but {algorithm} signs with a shared secret")
         return
     # Imported here because cryptography takes 7 MB, and most configurations have no private key.
