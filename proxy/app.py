@@ -23,7 +23,7 @@ from proxy.telemetry import get_logger
 from proxy.telemetry.readings import HttpServerReading
 from proxy.telemetry.worker_reports import WorkerReports
 from proxy.upstream.relay import RelayedResponse
-from proxy.wire.error_envelope import error_body
+from proxy.wire.error_envelope import error_body, error_headers
 from proxy.wire.paths import ORIGINAL_MOUNT, check_target
 
 """How long the rest of a rejected request is read and dropped, so that its caller can read the response."""
@@ -167,14 +167,8 @@ async def reject(request: HttpRequest, error: Exception) -> RelayedResponse:
     if not isinstance(error, BodyTimeout):
         await request.body.discard()
     body = error_body(error.envelope())
-    headers = {
-        "cache-control": "no-store",
-        **{name.lower(): value for name, value in error.headers.items()},
-        "content-type": "application/json",
-        "content-length": str(len(body)),
-    }
-    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
-    return RelayedResponse(error.status, raw, body)
+    length = (b"content-length", b"%d" % len(body))
+    return RelayedResponse(error.status, [*error_headers(error.headers), length], body)
 
 
 def _proxy_error(error: Exception) -> ProxyError:

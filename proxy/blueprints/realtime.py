@@ -22,7 +22,7 @@ from proxy.upstream.duplex import Duplex
 from proxy.upstream.requests import CallerRequest, UpstreamRequest
 from proxy.upstream.transport import UpstreamResponse
 from proxy.upstream.websocket import REJECTION_BYTES_MAX
-from proxy.wire.error_envelope import error_body
+from proxy.wire.error_envelope import error_body, error_headers
 from proxy.wire.headers import Headers, choose_request_id, find_header, request_headers, response_headers
 from proxy.wire.paths import Target, check_target, find_target, loggable_path
 from proxy.wire.websocket import (
@@ -310,10 +310,5 @@ async def _answer(
 async def _reject(caller: CallerSocket, record: ExchangeRecord, error: ProxyError) -> None:
     record.status = record.status or error.status
     record.fail(error)
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"cache-control", b"no-store"),
-        (b"x-request-id", record.request_id.encode()),
-        *((name.lower().encode(), value.encode()) for name, value in error.headers.items()),
-    ]
+    headers = [*error_headers(error.headers), (b"x-request-id", record.request_id.encode())]
     await caller.reject(error.status, headers, error_body(error.envelope()))

@@ -5,7 +5,6 @@ stream, and `proxy.server.http1` replaces its HTTP/1.1 (see Decisions in ARCHITE
 """
 
 import asyncio
-import json
 import sys
 import time
 from collections import Counter, deque
@@ -23,6 +22,7 @@ from hypercorn.asyncio.lifespan import Lifespan
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework, LifespanState
 
+from proxy.errors import ErrorEnvelope
 from proxy.server.certificates import Certificates
 from proxy.server.config import ServerConfig
 from proxy.server.http1 import Connection
@@ -32,6 +32,7 @@ from proxy.server.request_head import Scope
 from proxy.server.tls_listener import TlsListener
 from proxy.server.websocket import serve_websocket
 from proxy.telemetry import get_logger
+from proxy.wire.error_envelope import error_body, error_headers
 from proxy.wire.headers import Headers
 
 TICK_SECONDS: Final = 1.0
@@ -213,19 +214,18 @@ class Server:
         self._log.info(
             "request_rejected", status=status.value, reason=rejection.reason, peer=peer, request_id=request_id
         )
-        error = {
-            "message": rejection.reason,
-            "type": "invalid_request_error" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error",
-            "param": None,
-            "code": REJECTION_CODES[status],
+        envelope: ErrorEnvelope = {
+            "error": {
+                "message": rejection.reason,
+                "type": "invalid_request_error"
+                if status < HTTPStatus.INTERNAL_SERVER_ERROR
+                else "server_error",
+                "param": None,
+                "code": REJECTION_CODES[status],
+            }
         }
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"cache-control", b"no-store"),
-            (b"x-request-id", request_id.encode()),
-            *rejection.headers,
-        ]
-        return headers, json.dumps({"error": error}).encode()
+        headers = [*error_headers({}), (b"x-request-id", request_id.encode()), *rejection.headers]
+        return headers, error_body(envelope)
 
     def failed(self, error: BaseException) -> None:
         """Log an exception that escaped from the application."""

@@ -1,11 +1,13 @@
-"""Errors in OpenAI's envelope, as response bodies and as events of a stream (pure)."""
+"""Errors in OpenAI's envelope, as responses and as events of a stream (pure)."""
 
 import re
+from collections.abc import Mapping
 from typing import Final, cast
 
 import msgspec
 
 from proxy.errors import ErrorEnvelope, UpstreamForbidden
+from proxy.wire.headers import Headers
 
 MESSAGE_CHARACTERS_MAX: Final = 1000
 _BODY_LENGTH_MAX: Final = 64 * 1024
@@ -16,6 +18,16 @@ _UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 def error_body(envelope: ErrorEnvelope) -> bytes:
     """Encode an error as a response body."""
     return msgspec.json.encode(envelope)
+
+
+def error_headers(headers: Mapping[str, str]) -> Headers:
+    """Return the headers of a response whose body is an error.
+
+    Args:
+        headers: Those of the error itself, such as `Retry-After`.
+    """
+    own = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
+    return [(b"content-type", b"application/json"), (b"cache-control", b"no-store"), *own]
 
 
 def error_event(envelope: ErrorEnvelope, *, named: bool = False) -> bytes:
