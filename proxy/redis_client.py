@@ -4,6 +4,7 @@ redis-py takes 6 MB of memory, so this module is imported only where there is a 
 """
 
 import asyncio
+import contextlib
 import re
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from redis.asyncio.connection import ConnectionPool, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoPermissionError, ResponseError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeout
 
 from proxy.settings import Shared
@@ -25,6 +26,16 @@ _FOREIGN_VALUE: Final = re.compile(
     "last possible ID|smaller than the target"
 )
 """What Redis, or Lua in a script, says about a value of a type or form that the command cannot use."""
+_WRONG_SERVER: Final = {
+    "READONLY": "it is a replica, which accepts no writes; check that redis_url leads to the master",
+    "NOREPLICAS": "it has lost its replicas and accepts no writes; check that redis_url leads to the master",
+    "MASTERDOWN": "it is a replica that has lost its master; check that redis_url leads to the master",
+    "CLUSTERDOWN": "it belongs to a cluster that is down; look at Redis's log",
+    "LOADING": "it is loading its data; wait, or look at Redis's log",
+}
+"""What a server that cannot serve commands at the moment says about itself, and how to explain it."""
+_STATE: Final = re.compile(rf"(?:^|-)({'|'.join(_WRONG_SERVER)}) ")
+"""The code of such an error. Redis 6 puts a text of its own in front of that of a command in a script."""
 
 
 def open_client(settings: Shared) -> tuple[Redis, list[Redis]]:
@@ -43,6 +54,25 @@ def is_about_value(error: Exception) -> bool:
     return isinstance(error, ResponseError) and _FOREIGN_VALUE.search(str(error)) is not None
 
 
+async def leave_server(pool: ConnectionPool, error: Exception) -> None:
+    """Close the idle connections after an error that new connections may not get.
+
+    After a failover, the name or the address of the master leads to another server, while the connections
+    that are open still lead to the previous one. redis-py keeps them, so that each would fail for ever.
+    """
+    if isinstance(error, AuthenticationError) or _state_of(error) is not None:
+        with contextlib.suppress(RedisError):  # one that could not be closed in time
+            await pool.disconnect(inuse_connections=False)
+
+
+def _state_of(error: Exception) -> str | None:
+    """Return the words of `_WRONG_SERVER` for an error, if it has any."""
+    if not isinstance(error, RedisError):
+        return None
+    found = _STATE.search(f"{error.status_code or ''} {error}".lstrip())
+    return None if found is None else _WRONG_SERVER[found[1]]
+
+
 def explain_error(error: Exception, address: str) -> str:
     """Explain an error without the text of Redis, which may repeat the command."""
     if isinstance(error, TimeoutError | RedisTimeout):
@@ -54,6 +84,8 @@ def explain_error(error: Exception, address: str) -> str:
             f"{address}: a key holds something that this program has not written; keep other programs out of "
             "this database, or choose another one in redis_url"
         )
+    if (state := _state_of(error)) is not None:
+        return f"{address}: {state}"
     if any(isinstance(cause, FileNotFoundError) for cause in (error, error.__cause__, error.__context__)):
         return f"{address}: the socket does not exist; check its path, and that Redis is running"
     failure = explain(error, address)

@@ -59,8 +59,14 @@ class RedisConnection:
             StoreUnavailable: Redis did not answer in time, or answered with an error.
         """
         with translated_errors(self._address):
-            async with asyncio.timeout(self.timeout if seconds is None else min(seconds, self.timeout)):
-                yield
+            try:
+                async with asyncio.timeout(self.timeout if seconds is None else min(seconds, self.timeout)):
+                    yield
+            except Exception as error:
+                from proxy.redis_client import leave_server
+
+                await leave_server(self.pool, error)
+                raise
 
     async def run(self, *command: str | int | bytes) -> object:
         """Run one command and return its reply; `expect` checks the form.

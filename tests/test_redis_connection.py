@@ -101,6 +101,86 @@ async def test_a_connection_that_redis_closed_meanwhile_is_replaced(store: Redis
         assert await redis.run("INCRBY", "counter", 1) == 1
 
 
+IDLE = 3
+"""The number of idle connections at the moment of a failover."""
+
+
+@pytest.mark.parametrize(
+    ("said", "explained"),
+    [
+        ("READONLY You can't write against a read only replica.", "is a replica, which accepts no writes"),
+        (
+            "ERR Error running script (call to f_1): @user_script:1: -READONLY You can't",
+            "is a replica, which",
+        ),
+        ("NOREPLICAS Not enough good replicas to write.", "has lost its replicas"),
+        ("MASTERDOWN Link with MASTER is down.", "is a replica that has lost its master"),
+        ("CLUSTERDOWN The cluster is down", "belongs to a cluster that is down"),
+        ("LOADING Redis is loading the dataset in memory", "is loading its data"),
+        ("NOAUTH Authentication required.", "access denied"),
+    ],
+    ids=[
+        "replica",
+        "replica-redis-6",
+        "cut-off-master",
+        "cut-off-replica",
+        "cluster",
+        "loading",
+        "no-session",
+    ],
+)
+async def test_after_a_failover_one_command_fails_and_the_next_ones_use_new_connections(
+    said: str, explained: str
+) -> None:
+    accepted, demoted = 0, 0
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal accepted
+        accepted += 1
+        number = accepted
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                parts = [await _read_part(reader) for _ in range(int((await reader.readuntil())[1:]))]
+                good = "+PONG" if parts == [b"PING"] else "+OK"
+                writer.write(f"{f'-{said}' if number <= demoted else good}\r\n".encode())
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, connected(f"redis://127.0.0.1:{port}/0") as redis:
+        await asyncio.gather(*(redis.run("PING") for _ in range(IDLE)))
+        assert accepted == IDLE
+        demoted = accepted  # whatever the name leads to from now on, these connections do not follow
+        with pytest.raises(StoreUnavailable, match=explained):
+            await redis.run("PING")
+        assert all(await asyncio.gather(*(redis.run("PING") for _ in range(IDLE))))
+
+
+async def _read_part(reader: asyncio.StreamReader) -> bytes:
+    """Read one part of a command."""
+    length = int((await reader.readuntil())[1:])
+    return (await reader.readexactly(length + 2))[:-2]
+
+
+async def test_an_error_about_a_value_closes_no_connection(store: RedisServer) -> None:
+    async with connected(store.url) as redis:
+        await redis.run("SET", "text", "canary")
+        before = await redis.run("CLIENT", "ID")
+        with pytest.raises(StoreCorrupt):
+            await redis.run("INCRBY", "text", "1")
+        assert await redis.run("CLIENT", "ID") == before
+
+
+async def test_a_replica_is_named_with_its_cure(store: RedisServer) -> None:
+    async with connected(store.url) as redis:
+        await redis.run("REPLICAOF", "127.0.0.1", "1")
+        for command in (("SET", "a", "b"), ("EVAL", "return redis.call('set', 'a', 'b')", "0")):
+            with pytest.raises(
+                StoreUnavailable, match=r"is a replica, which accepts no writes; .* the master$"
+            ):
+                await redis.run(*command)
+
+
 async def test_commands_over_the_connection_limit_wait(store: RedisServer) -> None:
     async with connected(store.url) as redis:
         done = await asyncio.gather(*(redis.run("INCRBY", "counter", 1) for _ in range(200)))

@@ -1,12 +1,15 @@
 """A real failover: the master dies, Sentinel promotes another node, and the fleet continues."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import pytest
 from redis.asyncio import Redis
 
 from proxy.credentials.sharing import FlightContext
+from proxy.credentials.sources import TokenFetchError
 from tests.credentials.fakes import FakeIssuer
 from tests.credentials.sharing.fleet_members import Member, fleet_of, tokens_of
 from tests.pace import PATIENCE, paced
@@ -42,6 +45,47 @@ async def test_a_failover_causes_no_errors(tmp_path: Path) -> None:
         before = issuer.fetches
         assert len({*await renewed(members, issuer)}) == 1  # one fetch for all members again
         assert issuer.fetches == before + 1
+
+
+async def test_a_failover_behind_one_address_needs_no_restart(tmp_path: Path) -> None:
+    """The open connections still lead to the previous master, which is a replica now and runs on."""
+    ports = free_port(), free_port()
+    homes = [tmp_path / name for name in ("one", "other")]
+    for home in homes:
+        home.mkdir()
+    issuer, master = FakeIssuer(), ports[0]
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        behind, ahead = await asyncio.open_connection("127.0.0.1", master)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(copy(reader, ahead))
+            group.create_task(copy(behind, writer))
+
+    address = await asyncio.start_server(forward, "127.0.0.1", 0)
+    url = f"redis://127.0.0.1:{address.sockets[0].getsockname()[1]}/0"
+    async with (
+        redis_server(homes[0], port=ports[0]) as first,
+        redis_server(homes[1], port=ports[1]),
+        address,
+        fleet_of(2, url, issuer, required=True) as members,
+    ):
+        assert len({*await tokens_of(members)}) == 1
+        master = ports[1]
+        async with Redis.from_url(first.url) as client:
+            await client.replicaof("127.0.0.1", str(master))
+        for member in members:  # the first flight of each finds out
+            with pytest.raises(TokenFetchError, match="cannot be reached"):
+                await renewed([member], issuer)
+            member.sharing._redis_pause_until = -1.0  # the pause is over
+        assert len({*await renewed(members, issuer)}) == 1
+
+
+async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Copy bytes until either side closes."""
+    with contextlib.suppress(ConnectionError):
+        while received := await reader.read(4096):
+            writer.write(received)
+    writer.close()
 
 
 async def renewed(members: list[Member], issuer: FakeIssuer) -> list[str]:
