@@ -3,7 +3,7 @@
 Only flights use Redis, never a request that finds a token in its process. Records are encrypted. The
 remaining lifetime of a token is measured by Redis, so that the clocks of the hosts do not matter.
 
-A process cannot block the others: failures of the issuer apply to the fleet only after a second process has
+A process cannot block the others: failures of the issuer apply to the fleet only after a second host has
 seen one, a fetch without a response loses its lease, and a process stops waiting for a slow Redis.
 """
 
@@ -11,6 +11,8 @@ import asyncio
 import contextlib
 import math
 import secrets
+import socket
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from proxy.credentials.refresh_policy import RefreshPolicy, retry_delay
@@ -56,7 +58,9 @@ REDIS_SECONDS: Final = 1.0
 REDIS_PAUSE_SECONDS: Final = 5.0
 """How long Redis is not used after a failure."""
 CERTAIN_FAILURES: Final = 3
-"""The number of consecutive refusals that count as confirmed without a second process."""
+"""The number of consecutive refusals that count as confirmed without a second host."""
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+"""Different for each host, even if two have the same name. Only Linux has it."""
 
 
 class Lease(NamedTuple):
@@ -94,6 +98,7 @@ class FleetSharing:
         seal: Encrypts records.
         policy: Time limits, the clock and the random source.
         stats: Counters.
+        witness: What counts as one observer of the issuer's failures.
         required: Whether a token may be fetched only if Redis is available. Otherwise each process fetches
             tokens for itself without Redis.
     """
@@ -107,6 +112,7 @@ class FleetSharing:
         policy: RefreshPolicy,
         stats: TokenStats,
         *,
+        witness: str,
         required: bool,
     ) -> None:
         # The braces place all parts on the same node of a cluster.
@@ -117,7 +123,7 @@ class FleetSharing:
         self._policy = policy
         self._clock = policy.clock
         self._required = required
-        self._process = secrets.token_hex(8)
+        self._witness = witness
         self._fetch_seconds: float | None = None
         """The duration of the last fetch of this process."""
         self._redis_pause_until = -1.0
@@ -162,7 +168,7 @@ class FleetSharing:
             reply = await self._run(
                 flight, ACQUIRE, flight.owner, flight.seen, _ms(hold),
                 "" if self._policy.exclusive else _ms(min(SUCCESSOR_SECONDS, hold)), secrets.token_hex(8),
-                _ms(UNUSED_SECONDS), _ms(hold + self._policy.fetch_timeout),
+                _ms(UNUSED_SECONDS), _ms(hold + self._policy.fetch_timeout), int(flight.known.failures > 0),
             )  # fmt: skip
             match reply:
                 case [b"record", bytes(raw), int(left)]:
@@ -205,7 +211,7 @@ class FleetSharing:
     def _fleet_failure(kind: bytes, seconds: float) -> TokenFetchError:
         refused = kind == b"refused"
         problem = "refuses the request" if refused else "is failing"
-        reason = f"the token endpoint {problem}, according to two other processes"
+        reason = f"the token endpoint {problem}, according to two other hosts"
         return TokenFetchError(reason, permanent=refused, retry_after=seconds)
 
     # --- the fetch
@@ -295,7 +301,7 @@ class FleetSharing:
             if error.has_reply:
                 kind, brief = ("refused", 0.0) if error.permanent else ("busy", min(BUSY_SECONDS, delay))
                 pauses = _ms(delay), _ms(brief), _ms(WITNESS_SECONDS + delay)
-                confirmed = bool(await self._run(flight, FAIL, lease.owner, self._process, kind, *pauses))
+                confirmed = bool(await self._run(flight, FAIL, lease.owner, self._witness, kind, *pauses))
             else:
                 await self._run(flight, RELEASE, lease.owner)
         except StoreUnavailable:
@@ -331,12 +337,15 @@ class Fleet:
     Args:
         settings: The `[shared]` section.
         redis: The connection to the Redis of that section.
+        host: Identifies the host; by default this one. All processes of a host, and all credentials of a
+            process, count as one witness of the issuer's failures: the same firewall may answer all of them.
     """
 
-    def __init__(self, settings: Shared, redis: RedisConnection) -> None:
+    def __init__(self, settings: Shared, redis: RedisConnection, host: bytes | None = None) -> None:
         self._redis = redis
         self._tasks = OwnedTasks()
         self._seal = Seal(settings.keys, settings.naming_key)
+        self._witness = self._seal.name(b"host " + (this_host() if host is None else host))
 
     def sharing(
         self, identity: bytes, policy: RefreshPolicy, stats: TokenStats, *, required: bool
@@ -350,11 +359,20 @@ class Fleet:
             required: Whether a token may be fetched only if Redis is available.
         """
         record = self._seal.name(identity)
-        return FleetSharing(record, self._redis, self._tasks, self._seal, policy, stats, required=required)
+        return FleetSharing(
+            record, self._redis, self._tasks, self._seal, policy, stats,
+            witness=self._witness, required=required,
+        )  # fmt: skip
 
     async def close(self) -> None:
         """Stop the tasks that still accompany fetches."""
         await self._tasks.close()
+
+
+def this_host() -> bytes:
+    """Return what identifies this host, or this container, among those with the same Redis."""
+    boot = _BOOT_ID.read_bytes() if _BOOT_ID.exists() else b""
+    return socket.gethostname().encode() + b" " + boot
 
 
 async def _awaited(fetch: Fetch) -> FetchedToken:

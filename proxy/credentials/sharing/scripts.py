@@ -16,7 +16,7 @@ lease    the owner of the lease
 counter  the number of the newest lease
 epoch    the epoch of the counter
 failure  why no process may fetch for a while
-witness  the process that saw the issuer fail; `*` if a second one did, too
+witness  the host that saw the issuer fail; `*` if a second one did, too
 failures the number of consecutive failures of the issuer
 late     set while a fetch has started but not ended
 """
@@ -34,7 +34,9 @@ if record and string.match(record, '^%S*') ~= ARGV[2] then
     return {'record', record, redis.call('pttl', KEYS[1])}
 end
 local failure = redis.call('get', KEYS[5])
-if failure then return {'failure', failure, redis.call('pttl', KEYS[5])} end
+if failure and (ARGV[8] == '1' or failure ~= '1 refused') then
+    return {'failure', failure, redis.call('pttl', KEYS[5])}
+end
 local hold = ARGV[3]
 if ARGV[4] ~= '' and redis.call('exists', KEYS[8]) == 1 then hold = ARGV[4] end
 if not redis.call('set', KEYS[2], ARGV[1], 'NX', 'PX', hold) then
@@ -49,10 +51,14 @@ local failures = tonumber(redis.call('get', KEYS[7]) or '') or 0
 return {'lease', redis.call('get', KEYS[4]), number, tonumber(hold), failures}
 """
 """ARGV: owner, tag of the known record, ms of the lease, ms of a lease after a late fetch (empty: the
-same), a new epoch, ms to keep unused counters, ms that a fetch may be late.
+same), a new epoch, ms to keep unused counters, ms that a fetch may be late, 1 if the
+process has failed itself.
 
 Returns one of: `record`, the record, ms left; `failure`, the reason, ms left; `held`, nothing, ms left;
 `lease`, epoch, number, ms, failures so far.
+
+A process that has not failed itself does not believe that the issuer rejects the request: it asks once.
+Two hosts may share a firewall, and the first healthy process then serves them all.
 
 Every part has an expiry. A lease or a failure without one, from a restored copy or another program, would
 block the fleet for ever, and is deleted. A counter that begins again, because Redis evicted it, begins a new
@@ -115,8 +121,8 @@ end
 return confirmed and 1 or 0
 """
 )
-"""ARGV: owner, process, kind of the failure, ms of the pause if a second process has seen the issuer fail,
-ms of the pause otherwise, ms to remember the witness. Returns whether a second process has seen it fail."""
+"""ARGV: owner, witness, kind of the failure, ms of the pause if a second witness has seen the issuer fail,
+ms of the pause otherwise, ms to remember the witness. Returns whether a second witness has seen it fail."""
 
 RELEASE: Final = _RELEASE + "return 1\n"
 """ARGV: owner."""

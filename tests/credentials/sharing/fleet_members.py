@@ -46,9 +46,13 @@ async def fleet_of(
     recipe: bytes = RECIPE,
     clock: Callable[[], float] | None = None,
     settings: dict[str, Any] | None = None,
+    host: bytes | None = None,
     **policy: Any,
 ) -> AsyncIterator[list[Member]]:
-    """Open members of a fleet in front of one issuer, and close them at the end of the block."""
+    """Open members of a fleet in front of one issuer, and close them at the end of the block.
+
+    Each member is on a host of its own, unless `host` names one.
+    """
     members = []
     bounds = RefreshPolicy(
         clock=clock or asyncio.get_running_loop().time, **{"lease_seconds": PATIENCE, **policy}
@@ -56,7 +60,7 @@ async def fleet_of(
     for _ in range(count):
         section = shared(url, **(settings or {}))
         redis = RedisConnection(section)
-        fleet = Fleet(section, redis)
+        fleet = Fleet(section, redis, host or secrets.token_bytes(8))
         stats = TokenStats()
         sharing = fleet.sharing(recipe, bounds, stats, required=required)
         machine = CachedTokenSource("corp", issuer, sharing, bounds, stats)

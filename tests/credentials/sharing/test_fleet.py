@@ -1,6 +1,7 @@
 """A fleet with one Redis: one fetch serves all members, also if one of them fails, leaves or joins late."""
 
 import asyncio
+import contextlib
 import functools
 import itertools
 import math
@@ -138,10 +139,46 @@ async def test_a_refusal_of_one_member_does_not_stop_the_others(
         assert forbidden.fetches == issuer.fetches == 1
 
 
-@pytest.mark.parametrize(("permanent", "status"), [(True, 502), (False, 503)])
-async def test_a_refusal_of_two_members_pauses_all(
-    store: RedisServer, monkeypatch: pytest.MonkeyPatch, *, permanent: bool, status: int
+@pytest.mark.parametrize("hosts", [1, 3])
+async def test_a_healthy_member_is_not_stopped_by_refusals_of_others(
+    store: RedisServer, monkeypatch: pytest.MonkeyPatch, hosts: int
 ) -> None:
+    """Their firewall may answer, whether they are on one host or on several."""
+    forbidden, issuer = FakeIssuer(error=REFUSED), FakeIssuer()
+    async with contextlib.AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        refused = [
+            (await enter(fleet_of(1, store.url, forbidden, host=b"host %d" % (number % hosts))))[0]
+            for number in range(6)
+        ]
+        for _ in range(3):
+            await asyncio.gather(*(failure_of(member.machine.get()) for member in refused))
+            leap(monkeypatch, 1.0)
+        for member in refused:
+            await member.machine.close()  # before it tries again
+        (healthy,) = await enter(fleet_of(1, store.url, issuer))
+        assert (await healthy.machine.get()).secret.reveal() == "token-1"
+
+
+@pytest.mark.parametrize("said", [REFUSED, BUSY])
+async def test_all_processes_of_a_host_are_one_witness(store: RedisServer, said: TokenFetchError) -> None:
+    forbidden = FakeIssuer(error=said)
+    async with fleet_of(4, store.url, forbidden, host=b"one host") as members:
+        for member in members:
+            await failure_of(member.machine.get())
+        assert all(left <= BUSY_SECONDS for left in (await store.lifetimes("*:failure")).values())
+        assert [value for key, value in (await store.dump()).items() if key.endswith(b":witness")] != [b"*"]
+
+
+def test_two_services_of_a_host_have_the_same_identity() -> None:
+    assert fleet.this_host() == fleet.this_host() != b" "
+
+
+@pytest.mark.parametrize(("permanent", "status", "asked"), [(True, 502, 6), (False, 503, 2)])
+async def test_a_refusal_of_two_members_pauses_all(
+    store: RedisServer, monkeypatch: pytest.MonkeyPatch, *, permanent: bool, status: int, asked: int
+) -> None:
+    """If the issuer is busy, two members are enough; if it rejects them, each member asks once."""
     loop, pause = asyncio.get_running_loop(), 30.0
 
     def clock() -> float:
@@ -152,16 +189,16 @@ async def test_a_refusal_of_two_members_pauses_all(
     )
     async with fleet_of(6, store.url, issuer, clock=clock) as members:
         errors = await asyncio.gather(*(failure_of(member.machine.get()) for member in members))
-        assert issuer.fetches == 2
+        assert issuer.fetches == asked
         assert sorted(error.status for error in errors)[-5:] == sorted([503, *[status] * 5])[-5:]
         errors = await asyncio.gather(*(failure_of(member.machine.get()) for member in members))
-        assert issuer.fetches == 2
+        assert issuer.fetches == asked
         issuer.error = None
         await store.delete("*:failure")
         leap(monkeypatch, pause + BUSY_SECONDS)
         await asyncio.gather(*(healed(member) for member in members))
-        assert set(await tokens_of(members)) == {"token-3"}
-    assert issuer.fetches == 3
+        assert set(await tokens_of(members)) == {f"token-{asked + 1}"}
+    assert issuer.fetches == asked + 1
 
 
 async def test_a_retry_after_received_by_two_members_pauses_all(
@@ -182,9 +219,9 @@ async def test_a_fleet_retries_a_refused_fetch_no_more_often_than_one_member(sto
         for member in members:
             member.machine.prefetch()
         async with asyncio.timeout(PATIENCE):
-            while issuer.fetches < 5:
+            while issuer.fetches < 9:
                 await look_again()
-        assert issuer.fetches <= 2 + (time.monotonic() - began) / 0.5
+        assert issuer.fetches <= len(members) + (time.monotonic() - began) / 0.5
         issuer.error = None
         await asyncio.gather(*(healed(member) for member in members))
 
