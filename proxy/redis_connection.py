@@ -62,7 +62,7 @@ class RedisConnection:
             try:
                 async with asyncio.timeout(self.timeout if seconds is None else min(seconds, self.timeout)):
                     yield
-            except Exception as error:
+            except Exception as error:  # of redis-py, or of a library that uses its pool
                 from proxy.redis_client import leave_server
 
                 await leave_server(self.pool, error)

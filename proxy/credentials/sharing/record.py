@@ -5,6 +5,7 @@ remaining lifetime is the expiry of the record in Redis.
 """
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -18,7 +19,8 @@ import msgspec
 
 from proxy.credentials.token import FOLLOWER_FRACTION, FetchedToken, Token, skew_of, with_deadlines
 from proxy.secret import Secret
-from proxy.settings import CredentialSettings, ExecCredential
+from proxy.settings import CredentialSettings
+from proxy.settings.credentials.section import CredentialSection
 from proxy.settings.interpolation import LateReference, LateText
 from proxy.settings.section import Section
 
@@ -60,8 +62,9 @@ def _plain(value: object, sections: Mapping[str, CredentialSettings]) -> object:
                 for field in type(value).model_fields
                 if field not in _NOT_IDENTIFYING
             }
-            inherited = value.inherited_choices if isinstance(value, ExecCredential) else {}
-            return {**fields, "inherited": _plain(inherited, sections)} if inherited else fields
+            choices = value.inherited_choices if isinstance(value, CredentialSection) else {}
+            inherited = {name: _identifying(name, choice, sections) for name, choice in choices.items()}
+            return {**fields, "inherited": {"table": inherited}} if inherited else fields
         case Mapping():
             return {"table": {str(key): _plain(item, sections) for key, item in value.items()}}
         case list() | tuple():
@@ -74,9 +77,10 @@ def _identifying(field: str, value: object, sections: Mapping[str, CredentialSet
     if not isinstance(value, Path):
         return _plain(value, sections)
     path = value.absolute()
-    if field in _PATHS_ONLY or not path.is_file():
-        return {"path": str(path)}
-    return {"content": hashlib.sha256(path.read_bytes()).hexdigest()}
+    if field not in _PATHS_ONLY and path.is_file():
+        with contextlib.suppress(OSError):  # nobody has checked a path in the environment
+            return {"content": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return {"path": str(path)}
 
 
 def _part(part: str | LateReference, sections: Mapping[str, CredentialSettings]) -> object:

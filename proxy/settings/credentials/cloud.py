@@ -1,16 +1,17 @@
 """`source = "azure"`, `"google"` and `"bedrock"`: tokens from the clouds' own SDKs."""
 
 import json
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
-from proxy.settings.credentials.section import CredentialSection
+from proxy.settings.credentials.section import CredentialSection, environ_of
 from proxy.settings.fields import CaFile, Count, Name, ProxyUrl, ReadableFile, SecretText, matching
-from proxy.settings.section import Choice, problems_of_choices, reject, reject_all, reject_together
+from proxy.settings.section import Choice, frozen, problems_of_choices, reject, reject_all, reject_together
 
 
 class CloudSection(CredentialSection):
@@ -20,6 +21,25 @@ class CloudSection(CredentialSection):
     """The distribution that contains the SDK."""
     modules: ClassVar[tuple[str, ...]]
     """The modules that must be installed."""
+    choices: ClassVar[tuple[str, ...]]
+    """The variables of the environment by which the SDK chooses an identity; none that differs for each
+    instance of one identity."""
+    key_files: ClassVar[tuple[str, ...]] = ()
+    """Those that name a key file."""
+    _chosen: Mapping[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def inherited_choices(self) -> Mapping[str, str | Path]:
+        """The variables by which the SDK chooses an identity, such as `AWS_PROFILE`."""
+        return {
+            name: Path(value) if name in self.key_files else value for name, value in self._chosen.items()
+        }
+
+    @model_validator(mode="after")
+    def _read_choices(self, info: ValidationInfo) -> Self:
+        environ = environ_of(info)
+        self._chosen = frozen({name: environ[name] for name in self.choices if name in environ})
+        return self
 
     @field_validator("source")
     @classmethod
@@ -27,6 +47,18 @@ class CloudSection(CredentialSection):
         if not all(_is_installed(module) for module in cls.modules):
             reject(f"{source} needs the package {cls.package}: pip install '.[{source}]'")
         return source
+
+
+_AWS_CHOICES: Final = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_CONFIG_FILE",
+    "AWS_DEFAULT_PROFILE",
+    "AWS_PROFILE",
+    "AWS_ROLE_ARN",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+)
+"""Accounts of Google may be federated with those of AWS."""
 
 
 class IssuerSection(CloudSection):
@@ -86,6 +118,14 @@ class AzureCredential(IssuerSection):
 
     package: ClassVar[str] = "azure-identity"
     modules: ClassVar[tuple[str, ...]] = ("azure.identity", "aiohttp")
+    choices: ClassVar[tuple[str, ...]] = (
+        "AZURE_AUTHORITY_HOST",
+        "AZURE_CLIENT_ID",
+        "AZURE_CONFIG_DIR",
+        "AZURE_TENANT_ID",
+        "AZURE_TOKEN_CREDENTIALS",
+        "AZURE_USERNAME",
+    )
 
     source: Literal["azure"]
     scope: Annotated[
@@ -129,6 +169,7 @@ class AzureCredential(IssuerSection):
 # --- Google
 
 _SERVICE_ACCOUNT: Final = "service_account"
+_GOOGLE_KEY: Final = "GOOGLE_APPLICATION_CREDENTIALS"
 
 
 def _scopes(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -156,6 +197,8 @@ class GoogleCredential(IssuerSection):
 
     package: ClassVar[str] = "google-auth"
     modules: ClassVar[tuple[str, ...]] = ("google.auth", "requests")
+    choices: ClassVar[tuple[str, ...]] = (_GOOGLE_KEY, "CLOUDSDK_CONFIG", *_AWS_CHOICES)
+    key_files: ClassVar[tuple[str, ...]] = (_GOOGLE_KEY,)
 
     source: Literal["google"]
     scopes: Annotated[tuple[Name, ...], AfterValidator(_scopes)] = (
@@ -191,6 +234,7 @@ class BedrockCredential(IssuerSection):
 
     package: ClassVar[str] = "aws-bedrock-token-generator"
     modules: ClassVar[tuple[str, ...]] = ("aws_bedrock_token_generator", "botocore")
+    choices: ClassVar[tuple[str, ...]] = _AWS_CHOICES
 
     source: Literal["bedrock"]
     region: Annotated[str, matching(r"[a-z0-9]+(-[a-z0-9]+)+", 'must be a region, such as "us-east-1"')]

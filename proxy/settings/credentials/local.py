@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_v
 
 from proxy.secret import Secret
 from proxy.settings.credentials.http import Expiry
-from proxy.settings.credentials.section import CredentialSection
+from proxy.settings.credentials.section import CredentialSection, environ_of
 from proxy.settings.fields import DottedPath, KeyText, PositiveSeconds, ReadableFile, matching
 from proxy.settings.interpolation import Interpolated
 from proxy.settings.section import (
@@ -107,12 +107,6 @@ def _settings_folder(info: ValidationInfo) -> Path:
     return folder.absolute()
 
 
-def _environ(info: ValidationInfo) -> Mapping[str, str]:
-    """Return the environment of the service (validation context `environ`)."""
-    environ: Mapping[str, str] = (info.context or {}).get("environ", {})
-    return environ
-
-
 def _located(program: str, info: ValidationInfo) -> str:
     """Return the absolute path of a program, because the command may start in another folder."""
     if not program:
@@ -122,7 +116,7 @@ def _located(program: str, info: ValidationInfo) -> str:
         if found is None:
             reject("is not a program that can be run: it does not exist or is not executable", 0)
     else:
-        found = shutil.which(program, path=_environ(info).get("PATH", os.defpath))
+        found = shutil.which(program, path=environ_of(info).get("PATH", os.defpath))
         if found is None:
             reject("was not found on PATH: give its path, or install it", 0)
     return str(Path(found).absolute())
@@ -159,7 +153,7 @@ class ExecCredential(CredentialSection):
         return {**self._inherited, **self.env}
 
     @property
-    def inherited_choices(self) -> Mapping[str, str]:
+    def inherited_choices(self) -> Mapping[str, str | Path]:
         """The inherited variables that may decide which token the command prints, such as `AWS_PROFILE`."""
         return {name: value for name, value in self._inherited.items() if name not in INHERITED}
 
@@ -180,6 +174,6 @@ class ExecCredential(CredentialSection):
 
     @model_validator(mode="after")
     def _read_inherited_variables(self, info: ValidationInfo) -> Self:
-        environ = _environ(info)
+        environ = environ_of(info)
         self._inherited = frozen({name: environ[name] for name in self.inherit if name in environ})
         return self

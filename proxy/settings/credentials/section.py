@@ -1,8 +1,10 @@
 """The keys that all credentials have."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from proxy.settings.fields import (
     FRAMING,
@@ -82,6 +84,20 @@ class CredentialSection(Section):
     sharing: Literal["local", "redis", "redis_required"] = "local"
     """Who shares a token: the requests of one process, or all processes that use the same Redis. If Redis is
     unavailable, each process fetches tokens for itself, unless Redis is required."""
+
+    @property
+    def inherited_choices(self) -> Mapping[str, str | Path]:
+        """The variables of the service's environment that may decide which token is fetched.
+
+        A path stands for a key file, whose content decides.
+        """
+        return {}
+
+
+def environ_of(info: ValidationInfo) -> Mapping[str, str]:
+    """Return the environment of the service (validation context `environ`)."""
+    environ: Mapping[str, str] = (info.context or {}).get("environ", {})
+    return environ
 
 
 class RequestSection(CredentialSection):

@@ -7,7 +7,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from proxy.credentials.sharing.record import identity_of
-from proxy.settings import CredentialSettings
+from proxy.settings import AzureCredential, BedrockCredential, CredentialSettings, GoogleCredential
 from proxy.settings.interpolation import Interpolation
 
 OAUTH2 = {
@@ -70,15 +70,56 @@ def test_a_token_file_is_identified_by_its_path(tmp_path: Path) -> None:
     assert identity(azure) == before
 
 
+def identity_with(section: dict[str, Any], **environ: str) -> bytes:
+    """Return the identity of a section in a service with this environment."""
+    adapter: TypeAdapter[CredentialSettings] = TypeAdapter(CredentialSettings)
+    return identity_of("corp", {"corp": adapter.validate_python(section, context={"environ": environ})})
+
+
 def test_a_command_is_identified_by_the_variables_that_it_inherits_by_choice() -> None:
     def of(**environ: str) -> bytes:
         section = {"source": "exec", "command": ["/bin/echo", "token"], "inherit": ["PATH", "HOME", "ROLE"]}
-        adapter: TypeAdapter[CredentialSettings] = TypeAdapter(CredentialSettings)
-        found = adapter.validate_python(section, context={"environ": environ})
-        return identity_of("corp", {"corp": found})
+        return identity_with(section, **environ)
 
     assert of(ROLE="one", HOME="/root") == of(ROLE="one", HOME="/home/llm")
     assert len({of(ROLE="one"), of(ROLE="two"), of()}) == 3
+
+
+CLOUDS: dict[str, dict[str, Any]] = {
+    "azure": {"source": "azure", "scope": "https://a.example/.default"},
+    "google": {"source": "google"},
+    "bedrock": {"source": "bedrock", "region": "us-east-1"},
+}
+CHOICES = {
+    "azure": AzureCredential.choices,
+    "google": GoogleCredential.choices,
+    "bedrock": BedrockCredential.choices,
+}
+
+
+@pytest.mark.parametrize(
+    ("source", "name"), [(source, name) for source, names in CHOICES.items() for name in names]
+)
+def test_a_cloud_is_identified_by_the_variables_with_which_its_sdk_chooses(source: str, name: str) -> None:
+    values: list[dict[str, str]] = [{name: "team-a"}, {name: "team-b"}, {}]
+    assert len({identity_with(CLOUDS[source], **environ) for environ in values}) == 3
+
+
+@pytest.mark.parametrize("source", CLOUDS)
+def test_a_variable_of_each_instance_does_not_identify_a_cloud(source: str) -> None:
+    own = {"IDENTITY_HEADER": "1", "HOSTNAME": "a", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "/v2/1"}
+    assert identity_with(CLOUDS[source], **own) == identity_with(CLOUDS[source])
+
+
+def test_a_key_file_in_the_environment_is_identified_by_its_content(tmp_path: Path) -> None:
+    one, same, other = (tmp_path / name for name in ("one.json", "same.json", "other.json"))
+    for path, key in ((one, "a"), (same, "a"), (other, "b")):
+        path.write_text(key)
+    of_one, of_same, of_other = (
+        identity_with(CLOUDS["google"], GOOGLE_APPLICATION_CREDENTIALS=str(path))
+        for path in (one, same, other)
+    )
+    assert of_one == of_same != of_other
 
 
 def test_similar_shapes_are_distinguished() -> None:
