@@ -96,6 +96,12 @@ class RedisServer:
             for key in await client.keys(pattern):
                 await client.delete(key)
 
+    async def persist(self, pattern: str) -> None:
+        """Let some keys never expire."""
+        async with redis.asyncio.Redis.from_url(self.url) as client:
+            for key in await client.keys(pattern):
+                await client.persist(key)
+
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)

@@ -248,10 +248,11 @@ class FleetSharing:
     async def _keep(self, flight: _Flight, lease: Lease) -> None:
         """Renew the lease until the time limit of the fetch."""
         pause = RENEW_FRACTION * lease.seconds
-        with contextlib.suppress(StoreUnavailable):  # the lease expires, and the fence protects the record
-            for _ in range(math.ceil(self._policy.fetch_timeout / pause)):
-                await asyncio.sleep(pause)
-                await self._run(flight, KEEP, lease.owner, _ms(lease.seconds))
+        for _ in range(math.ceil(self._policy.fetch_timeout / pause)):
+            await asyncio.sleep(pause)
+            with contextlib.suppress(StoreUnavailable):  # the next renewal may be in time
+                if not await self._run(flight, KEEP, lease.owner, _ms(lease.seconds)):
+                    return  # the lease has expired, but the fence protects the record
 
     async def _watch(self, flight: _Flight, lease: Lease) -> Token | None:
         """Return the token of another process that was faster after the lease expired."""

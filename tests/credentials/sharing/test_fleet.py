@@ -23,7 +23,7 @@ from proxy.credentials.sharing.fleet import (
 from proxy.credentials.sharing.scripts import ACQUIRE, KEEP, STORE
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.token import FetchedToken
-from proxy.redis_connection import expect_list
+from proxy.redis_connection import StoreUnavailable, expect_list
 from tests.credentials.fakes import BUSY, DOWN, REFUSED, FakeIssuer, failure_of
 from tests.credentials.sharing.fleet_members import (
     RECIPE,
@@ -364,6 +364,47 @@ async def test_a_lease_is_renewed_no_longer_than_a_fetch_may_take(store: RedisSe
         await until(lambda: not any(task.get_name() == "token-lease" for task in asyncio.all_tasks()))
         assert scripts == [ACQUIRE, *[KEEP] * math.ceil(2 / RENEW_FRACTION)]
         await blocks_others_for_at_most(LEASE, store)
+        flight.cancel()
+        await asyncio.wait({flight})
+
+
+async def test_a_renewal_that_fails_does_not_end_the_renewals(store: RedisServer) -> None:
+    hanging = FakeIssuer(delay=60.0)
+    async with fleet_of(1, store.url, hanging, lease_seconds=LEASE, exclusive=True, required=True) as (
+        member,
+    ):
+        renewals, run_script = list[object](), member.redis.run_script
+
+        async def interrupted(script: str, *arguments: Any, **options: Any) -> object:
+            if script != KEEP:
+                return await run_script(script, *arguments, **options)
+            renewals.append(None)
+            if len(renewals) == 1:
+                await store.persist("*:lease")  # however late the test is, the lease has not expired
+                raise StoreUnavailable("no reply in time")
+            renewals[-1] = await run_script(script, *arguments, **options)
+            return renewals[-1]
+
+        member.redis.run_script = interrupted  # type: ignore[method-assign]
+        flight = asyncio.ensure_future(member.sharing.obtain(hanging.fetch, COLD))  # noqa: TID251
+        await until(lambda: len(renewals) == 3)
+        assert renewals[:2] == [None, 1]
+        flight.cancel()
+        await asyncio.wait({flight})
+
+
+async def test_a_lost_lease_is_not_renewed(store: RedisServer) -> None:
+    hanging = FakeIssuer(delay=60.0)
+    async with fleet_of(1, store.url, hanging, lease_seconds=LEASE, exclusive=True, required=True) as (
+        member,
+    ):
+        scripts = scripts_of(member)
+        flight = asyncio.ensure_future(member.sharing.obtain(hanging.fetch, COLD))  # noqa: TID251
+        await until(lambda: hanging.flying == 1)
+        await store.delete("*:lease")
+        await until(lambda: not any(task.get_name() == "token-lease" for task in asyncio.all_tasks()))
+        assert hanging.flying == 1
+        assert scripts.count(KEEP) <= 2  # one may have been in time
         flight.cancel()
         await asyncio.wait({flight})
 
