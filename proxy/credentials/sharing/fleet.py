@@ -15,7 +15,7 @@ import socket
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from proxy.credentials.refresh_policy import RefreshPolicy, retry_delay
+from proxy.credentials.refresh_policy import RETRY_AFTER_SECONDS_MAX, RefreshPolicy, retry_delay
 from proxy.credentials.sharing import Fetch, FlightContext
 from proxy.credentials.sharing.record import (
     RECORD_SECONDS_MAX,
@@ -39,6 +39,10 @@ from proxy.telemetry import TokenStats, get_logger
 
 RENEW_FRACTION: Final = 0.3
 """The part of a lease after which it is renewed. One renewal may fail."""
+LEASE_SECONDS_MAX: Final = 10.0
+"""Longer than any lease of this program, with a margin for other versions of it."""
+FAILURE_SECONDS_MAX: Final = 2 * RETRY_AFTER_SECONDS_MAX
+"""The same for failures that two hosts have seen."""
 POLL_SECONDS: Final = (0.05, 0.15)
 LOOK_SECONDS: Final = 0.25
 """How often a late fetch checks whether another process was faster."""
@@ -169,13 +173,13 @@ class FleetSharing:
                 flight, ACQUIRE, flight.owner, flight.seen, _ms(hold),
                 "" if self._policy.exclusive else _ms(min(SUCCESSOR_SECONDS, hold)), secrets.token_hex(8),
                 _ms(UNUSED_SECONDS), _ms(hold + self._policy.fetch_timeout), int(flight.known.failures > 0),
+                _ms(LEASE_SECONDS_MAX), _ms(FAILURE_SECONDS_MAX), _ms(2 * BUSY_SECONDS),
             )  # fmt: skip
             match reply:
                 case [b"record", bytes(raw), int(left)]:
                     found = self._open(flight, raw, read_at, left / 1000)
                     if found is not None:
                         return found
-                    continue
                 case [b"failure", bytes(why), int(left)]:
                     if why.startswith(b"1 "):
                         raise self._fleet_failure(why[2:], left / 1000)

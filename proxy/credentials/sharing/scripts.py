@@ -26,14 +26,22 @@ if redis.call('get', KEYS[2]) == ARGV[1] then redis.call('del', KEYS[2], KEYS[8]
 """
 
 ACQUIRE: Final = """
-for _, part in ipairs({2, 5, 6, 7, 8}) do
-    if redis.call('pttl', KEYS[part]) == -1 then redis.call('del', KEYS[part]) end
+local function limit(part, ms)
+    local left = redis.call('pttl', KEYS[part])
+    if left == -1 or left > tonumber(ms) then redis.call('del', KEYS[part]) end
 end
+limit(2, ARGV[9])
+limit(5, ARGV[10])
+for _, part in ipairs({6, 7, 8}) do limit(part, ARGV[6]) end
 local record = redis.call('get', KEYS[1])
-if record and string.match(record, '^%S*') ~= ARGV[2] then
+if record and string.match(record, '^[^ ]*') ~= ARGV[2] then
     return {'record', record, redis.call('pttl', KEYS[1])}
 end
 local failure = redis.call('get', KEYS[5])
+if failure and string.sub(failure, 1, 2) ~= '1 ' then
+    limit(5, ARGV[11])
+    failure = redis.call('get', KEYS[5])
+end
 if failure and (ARGV[8] == '1' or failure ~= '1 refused') then
     return {'failure', failure, redis.call('pttl', KEYS[5])}
 end
@@ -51,8 +59,8 @@ local failures = tonumber(redis.call('get', KEYS[7]) or '') or 0
 return {'lease', redis.call('get', KEYS[4]), number, tonumber(hold), failures}
 """
 """ARGV: owner, tag of the known record, ms of the lease, ms of a lease after a late fetch (empty: the
-same), a new epoch, ms to keep unused counters, ms that a fetch may be late, 1 if the
-process has failed itself.
+same), a new epoch, ms to keep unused counters, ms that a fetch may be late, 1 if the process has failed
+itself, and the longest ms of a lease, of a failure that applies to all, and of any other failure.
 
 Returns one of: `record`, the record, ms left; `failure`, the reason, ms left; `held`, nothing, ms left;
 `lease`, epoch, number, ms, failures so far.
@@ -60,14 +68,14 @@ Returns one of: `record`, the record, ms left; `failure`, the reason, ms left; `
 A process that has not failed itself does not believe that the issuer rejects the request: it asks once.
 Two hosts may share a firewall, and the first healthy process then serves them all.
 
-Every part has an expiry. A lease or a failure without one, from a restored copy or another program, would
-block the fleet for ever, and is deleted. A counter that begins again, because Redis evicted it, begins a new
-epoch.
+Every part has an expiry. A lease or a failure without one, or with a longer one than this program sets,
+comes from a restored copy or another program. It would block the fleet, and is deleted. A counter that begins
+again, because Redis evicted it, begins a new epoch.
 """
 
 LOOK: Final = """
 local record = redis.call('get', KEYS[1])
-if record and string.match(record, '^%S*') ~= ARGV[2] then return {record, redis.call('pttl', KEYS[1])} end
+if record and string.match(record, '^[^ ]*') ~= ARGV[2] then return {record, redis.call('pttl', KEYS[1])} end
 return {}
 """
 """ARGV: owner, tag of the known record. Returns another record and ms left, or nothing."""

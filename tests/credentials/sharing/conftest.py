@@ -20,5 +20,5 @@ async def store(tmp_path: Path) -> AsyncIterator[RedisServer]:
 @pytest.fixture
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let Redis and fetches be as slow as the machine is, except where a test looks at their time limits."""
-    for name in ("REDIS_SECONDS", "HOLD_SECONDS_MIN", "SUCCESSOR_SECONDS"):
+    for name in ("REDIS_SECONDS", "LEASE_SECONDS_MAX", "HOLD_SECONDS_MIN", "SUCCESSOR_SECONDS"):
         monkeypatch.setattr(fleet, name, PATIENCE)

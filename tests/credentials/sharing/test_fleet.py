@@ -17,10 +17,11 @@ from proxy.credentials.sharing.fleet import (
     BUSY_SECONDS,
     HOLD_MARGIN_SECONDS,
     HOLD_SECONDS_MIN,
+    LEASE_SECONDS_MAX,
     RENEW_FRACTION,
     SUCCESSOR_SECONDS,
 )
-from proxy.credentials.sharing.scripts import ACQUIRE, KEEP, STORE
+from proxy.credentials.sharing.scripts import ACQUIRE, KEEP, PARTS, STORE
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.token import FetchedToken
 from proxy.redis_connection import StoreUnavailable, expect_list
@@ -545,3 +546,22 @@ async def test_a_key_without_expiry_does_not_block_the_fleet(
         assert await tokens_of([member]) == ["token-1"]
         assert scripts in ([ACQUIRE, STORE], [ACQUIRE, ACQUIRE, STORE])  # a record is read once
         assert await tokens_of([other]) == ["token-1"]  # the token was stored
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        *itertools.product(["lease"], [b"", b"another owner"]),
+        *itertools.product(["failure"], [b"", b"text", b"0 busy", b"1 busy", b"1 refused", b"1 \xff"]),
+        *itertools.product(["record"], [b"a\tb c", b"a\tb", b"\t", b"\n ", b"a\0b c"]),
+    ],
+)
+async def test_a_foreign_value_that_expires_in_an_hour_does_not_block_the_fleet(
+    store: RedisServer, monkeypatch: pytest.MonkeyPatch, part: str, value: bytes
+) -> None:
+    monkeypatch.setattr(fleet, "LEASE_SECONDS_MAX", LEASE_SECONDS_MAX)
+    async with fleet_of(1, store.url, FakeIssuer(), required=True, lease_seconds=2.0) as (member,):
+        scripts = scripts_of(member)
+        await member.redis.run("SET", member.sharing._keys[PARTS.index(part)], value, "PX", 3_600_000)
+        assert await tokens_of([member]) == ["token-1"]
+        assert scripts in ([ACQUIRE, STORE], [ACQUIRE, ACQUIRE, STORE])  # a record is read once

@@ -67,7 +67,7 @@ async def test_a_failover_behind_one_address_needs_no_restart(tmp_path: Path) ->
         redis_server(homes[0], port=ports[0]) as first,
         redis_server(homes[1], port=ports[1]),
         address,
-        fleet_of(2, url, issuer, required=True) as members,
+        fleet_of(2, url, issuer, required=True, lease_seconds=2.0) as members,
     ):
         assert len({*await tokens_of(members)}) == 1
         master = ports[1]
