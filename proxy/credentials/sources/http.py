@@ -39,6 +39,10 @@ from proxy.wire.http_date import read_http_date
 from proxy.wire.redaction import Expansion
 
 REPLY_BYTES_MAX: Final = 1 << 20
+PIECES_MAX: Final = 20_000
+"""The maximum number of pieces of a reply: even one of a single byte takes as long as several kilobytes."""
+PIECES_AT_ONCE: Final = 64
+"""After so many pieces, other tasks run: pieces that have arrived together are read without a pause."""
 CLOCK_MARGIN: Final = 0.95
 """The part of the timeout that a request may take. It ends before the time limit of the whole fetch, whose
 error could not name the endpoint."""
@@ -129,9 +133,11 @@ class HttpTokenSource(TokenSource):
         expansion = Expansion.of(coding)
         if coding and expansion is None:
             return self._unreadable(response, b"", "has a Content-Encoding that was not asked for")
-        body, received = bytearray(), 0
+        body, received, pieces = bytearray(), 0, 0
         async for chunk in response.aiter_raw():
-            received += len(chunk)
+            received, pieces = received + len(chunk), pieces + 1
+            if pieces % PIECES_AT_ONCE == 0:
+                await asyncio.sleep(0)
             if expansion is None:
                 body += chunk
             else:
@@ -141,7 +147,7 @@ class HttpTokenSource(TokenSource):
                         body += expansion.expand()
                 except ValueError:
                     return self._unreadable(response, bytes(body), "is not in its Content-Encoding")
-            if max(len(body), received) > REPLY_BYTES_MAX:
+            if max(len(body), received) > REPLY_BYTES_MAX or pieces > PIECES_MAX:
                 return self._unreadable(response, bytes(body), "is too large: check the URL")
         try:
             if expansion is not None:

@@ -4,11 +4,13 @@ import asyncio
 import gzip
 import traceback
 import zlib
+from collections.abc import AsyncIterator
 from typing import Final
 
+import httpx2
 import pytest
 
-from proxy.credentials.sources.http import REPLY_BYTES_MAX, HttpTokenSource
+from proxy.credentials.sources.http import PIECES_AT_ONCE, PIECES_MAX, REPLY_BYTES_MAX, HttpTokenSource
 from proxy.secret import Secret
 from proxy.transport_failure import origin_of
 from tests.credentials.sources.token_endpoint import TokenEndpoint, failure_of, fetch, recipe_of
@@ -66,6 +68,40 @@ async def test_an_endless_reply_is_rejected_and_not_read_further() -> None:
     assert error.reason == f"the reply of the token endpoint {issuer.url} is too large: check the URL"
     assert not error.permanent
     assert sent < 16 * REPLY_BYTES_MAX  # the capacity of the socket buffers
+
+
+async def in_pieces(count: int) -> AsyncIterator[bytes]:
+    """Yield a reply in tiny pieces that have all arrived already."""
+    yield b'{"access_token": "t"}'
+    for _ in range(count - 1):
+        yield b" "
+
+
+@pytest.mark.parametrize("count", [PIECES_MAX, PIECES_MAX + 1])
+async def test_a_reply_in_many_pieces_does_not_block_the_loop_and_is_limited(
+    monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    async def send(*_: object) -> httpx2.Response:
+        return httpx2.Response(200, content=in_pieces(count))
+
+    monkeypatch.setattr(httpx2.AsyncHTTPTransport, "handle_async_request", send)
+    turns, ended = 0, False
+
+    async def other() -> None:
+        nonlocal turns
+        while not ended:
+            turns += 1
+            await asyncio.sleep(0)
+
+    recipe = recipe_of(url="http://127.0.0.1/t")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(other())
+        if count > PIECES_MAX:
+            assert (await failure_of(recipe)).reason.endswith("is too large: check the URL")
+        else:
+            assert (await fetch(recipe)).secret.reveal() == "t"
+        ended = True
+    assert turns >= PIECES_MAX // PIECES_AT_ONCE
 
 
 async def test_ten_megabytes_are_rejected(endpoint: TokenEndpoint) -> None:
