@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 
 from proxy.chat.deltas import DeltaReader, EventSplitter
-from proxy.credentials.sources.reply import embedded, parse_body
+from proxy.credentials.sources.reply import XML_BYTES_MAX, embedded, parse_body
 from proxy.errors import InvalidRequest, ProxyError
 from proxy.wire.endpoints import CHAT_COMPLETIONS, Shape
 from proxy.wire.error_envelope import forbidden_error, read_error
@@ -283,6 +283,12 @@ def test_other_replies_of_upstreams(shape: str) -> None:
     replies = (parse_body, lambda body: embedded(body.decode("utf-8", "replace")))
     for place in (b"%b", b'{"access_token":%b}'):
         check(suppressed(*replies), place % value(shape, MIB), memory=12)
+
+
+@pytest.mark.parametrize("unit", [b"<b/>", b"<b c=''/>", b"<b>0</b>", b"<b>", b"&lt;", b"<!---->", b"<?b?>"])
+def test_a_reply_in_xml(unit: bytes) -> None:
+    for size in (XML_BYTES_MAX, MIB):
+        check(suppressed(parse_body), b"<a>" + unit * (size // len(unit)) + b"</a>", memory=12)
 
 
 @shapes

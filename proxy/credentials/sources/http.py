@@ -16,7 +16,15 @@ from urllib.parse import urlsplit
 import httpx2
 
 from proxy.credentials.sources import OtherCredentials, TokenFetchError, TokenInUse, TokenSource
-from proxy.credentials.sources.reply import Reply, cookies_of, is_certain, is_token, parse_body, read_lifetime
+from proxy.credentials.sources.reply import (
+    Reply,
+    codec_of,
+    cookies_of,
+    is_certain,
+    is_token,
+    parse_body,
+    read_lifetime,
+)
 from proxy.credentials.sources.reply_faults import (
     doubt_lifetime,
     life_over,
@@ -120,8 +128,9 @@ class HttpTokenSource(TokenSource):
         except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
             failure = explain(error, self._section.url, self._section.proxy)
             raise TokenFetchError(f"the token endpoint {failure}") from error
-        text = body.decode("utf-8", "replace")
-        return Reply(parse_body(body), headers, time.time(), text, response.status_code)
+        codec = codec_of(body, headers.get("content-type", ""))
+        text = body.decode(codec or "utf-8", "replace")
+        return Reply(parse_body(body, codec), headers, time.time(), text, response.status_code)
 
     async def _read_capped(self, response: httpx2.Response) -> bytes:
         """Return the expanded body; of an error, as much as can be read.

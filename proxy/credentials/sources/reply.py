@@ -21,26 +21,56 @@ from proxy.wire.repairs.shallow_json import has_too_many_values
 
 XML_BYTES_MAX: Final = 128 * 1024
 """Twice the longest token: an element takes several times as long as the same bytes of JSON."""
+XML_TAGS_MAX: Final = 4_000
+"""A reply with more opening and closing tags is not parsed: each element takes microseconds."""
 _DEPTH_MAX: Final = 50
+_CHARSETS: Final = {
+    "big5": "big5hkscs",
+    "euc-kr": "cp949",
+    "gb2312": "gb18030",
+    "gb18030": "gb18030",
+    "gbk": "gb18030",
+    "iso-8859-1": "cp1252",
+    "shift_jis": "cp932",
+    "windows-1252": "cp1252",
+}
+"""The codec of each charset that vendors use besides UTF-8, as browsers choose it. Others may take long."""
+_CHARSET: Final = re.compile(r";\s*charset\s*=\s*\"?([a-z0-9_-]+)", re.IGNORECASE)
 _DTD: Final = re.compile(rb"<!(?:DOCTYPE|ENTITY)", re.IGNORECASE)
 _COOKIE: Final = re.compile(r"\s*([^=;\s]+)\s*=\s*(\"[^\"]*\"|[^;]*)")
 _ATTRIBUTE: Final = re.compile(r";\s*(max-age|expires)\s*=\s*([^;]*)", re.IGNORECASE)
 
 
-def parse_body(body: bytes) -> object:
+def codec_of(body: bytes, content_type: str) -> str | None:
+    """Return the codec of a body by its Content-Type; None if it is UTF-8, or has an unknown charset."""
+    named = _CHARSET.search(content_type)
+    codec = None if named is None else _CHARSETS.get(named[1].lower())
+    if codec is None:
+        return None
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return codec
+    return None  # JSON is UTF-8 (RFC 8259 8.1), whatever the header says
+
+
+def parse_body(body: bytes, codec: str | None = None) -> object:
     """Parse JSON, or else XML; None for anything else.
+
+    JSON is in UTF-8, UTF-16 or UTF-32, or in the charset of the codec; XML names its own charset.
 
     An XML element becomes a table of its children by name, without namespaces. Several children of the same
     name become a list. Attributes begin with `@`. The root element is the only key of the result.
     """
-    if has_too_many_values(body):
+    text = body if codec is None else body.decode(codec, "replace").encode()
+    if has_too_many_values(text):
         return None
     try:
-        return json.loads(body)
+        return json.loads(text)
     except (ValueError, RecursionError):
         pass
     is_text = body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<") and b"\0" not in body  # not UTF-16
-    if not is_text or len(body) > XML_BYTES_MAX or _DTD.search(body):
+    if not is_text or len(body) > XML_BYTES_MAX or body.count(b"<") > XML_TAGS_MAX or _DTD.search(body):
         return None
     try:
         root = ET.fromstring(body)  # noqa: S314 - nothing expands without a DTD
@@ -125,6 +155,8 @@ class Reply:
     text: str = field(default="", repr=False)
     """The body as text."""
     status: int = 200
+    _embedded: dict[str, object] = field(default_factory=dict, repr=False, compare=False)
+    """The strings that contain JSON, parsed once each."""
 
     @property
     def server_time(self) -> float:
@@ -158,15 +190,26 @@ class Reply:
             return self.headers.get(path.removeprefix(HEADER).lower())
         if path.startswith(COOKIE):
             return self.headers.get(path)
-        value = find_path(self.body, path)
+        value = find_path(self.body, path, self._parse)
         return None if value is _MISSING else value
 
+    def _parse(self, text: str) -> object:
+        if text not in self._embedded:
+            self._embedded[text] = embedded(text)
+        return self._embedded[text]
 
-def find_path(value: object, path: str) -> object:
-    """Follow a dotted path through parsed JSON, and through strings that contain JSON."""
+
+def find_path(value: object, path: str, parse: Callable[[str], object] = embedded) -> object:
+    """Follow a dotted path through parsed JSON, and through strings that contain JSON.
+
+    Args:
+        value: The parsed JSON.
+        path: Keys and indexes with dots between them.
+        parse: Parses a string like `embedded`.
+    """
     for step in path.split("."):
         if isinstance(value, str):
-            value = embedded(value)
+            value = parse(value)
         if isinstance(value, dict) and step in value:
             value = value[step]
         elif isinstance(value, list) and step.isascii() and step.isdigit() and int(step) < len(value):
@@ -188,6 +231,10 @@ def is_token(value: object) -> TypeGuard[str]:
 
 
 # --- lifetimes
+
+
+_LIFE_CHARACTERS_MAX: Final = 64
+"""No lifetime or point in time is written with more, and longer ones take long to parse."""
 
 
 def read_lifetime(
@@ -213,6 +260,8 @@ def life_of(value: object, unit: str, reply: Reply) -> float | None:
 
     `iso8601` may be followed by the UTC offset of times without a time zone, as in `iso8601+08:00`.
     """
+    if isinstance(value, str) and len(value) > (TOKEN_BYTES_MAX if unit == "jwt" else _LIFE_CHARACTERS_MAX):
+        return None
     offset = unit.removeprefix("iso8601") if unit.startswith("iso8601") else ""
     seconds = _iso8601(value, reply, offset) if offset else UNITS[unit](value, reply)
     return seconds if seconds is not None and math.isfinite(seconds) else None

@@ -81,6 +81,8 @@ def form_fault(reply: Reply) -> str:
         return (
             'it is XML that cannot be parsed (malformed, or with a DTD): request JSON, or use source = "exec"'
         )
+    if "\ufffd" in reply.text:
+        return "it is not UTF-8: the endpoint has to send UTF-8, or name its charset in Content-Type"
     return "it is not JSON: check the URL, or set token_text if the whole reply is the token"
 
 

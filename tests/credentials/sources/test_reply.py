@@ -8,9 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.credentials.sources.reply import (
+    TOKEN_BYTES_MAX,
+    UNITS,
     XML_BYTES_MAX,
+    XML_TAGS_MAX,
     Reply,
+    codec_of,
     cookies_of,
+    embedded,
     find_path,
     has_no_zone,
     life_of,
@@ -66,7 +71,74 @@ def test_a_body_of_another_format_is_none(body: bytes) -> None:
 
 
 def test_a_deep_document_costs_no_stack() -> None:
-    assert parse_body(b"<a>" * 18_000 + b"</a>" * 18_000)
+    assert parse_body(b"<a>" * (XML_TAGS_MAX // 2) + b"</a>" * (XML_TAGS_MAX // 2))
+
+
+@pytest.mark.parametrize("element", [b"<b/>", b"<b></b>", b"<c>0</c>"])
+def test_xml_with_too_many_elements_is_not_parsed(element: bytes) -> None:
+    few, many = ((XML_TAGS_MAX + more) // element.count(b"<") * element for more in (-2, 2))
+    assert parse_body(b"<a>" + few + b"</a>")
+    assert parse_body(b"<a>" + many + b"</a>") is None
+
+
+@pytest.mark.parametrize(
+    ("charset", "codec"),
+    [
+        ("GBK", "gbk"),
+        ('"gb2312"', "gbk"),
+        ("GB18030", "gb18030"),
+        ("ISO-8859-1", "latin-1"),
+        ("Big5", "big5"),
+    ],
+)
+async def test_json_in_the_charset_of_the_header_is_read(
+    endpoint: TokenEndpoint, charset: str, codec: str
+) -> None:
+    words = "été" if codec == "latin-1" else "成功誠"[: 2 if codec == "gbk" else 3]
+    endpoint.body = f'{{"msg": "{words}", "access_token": "t-1"}}'.encode(codec)
+    endpoint.content_type = f"application/json;charset={charset}"
+    found = await fetch(recipe_of(url=endpoint.url, success=("msg", words)))
+    assert found.secret.reveal() == "t-1"
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "codec"),
+    [
+        ('"é"'.encode(), "application/json; charset=ISO-8859-1", None),
+        (b'"\xe9"', "application/json; charset=iso-8859-1", "cp1252"),
+        (b'"\xe9"', "application/json; charset=punycode", None),
+        (b'"\xe9"', "application/json", None),
+    ],
+    ids=["in fact UTF-8", "as named", "unknown", "not named"],
+)
+def test_the_codec_follows_the_header_unless_the_body_is_utf_8(
+    body: bytes, content_type: str, codec: str | None
+) -> None:
+    assert codec_of(body, content_type) == codec
+
+
+def test_json_in_a_string_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = json.dumps({"token": "t-1", "more": json.dumps({"expires_in": 300})})
+    reply = Reply({"data": inner}, {}, NOW)
+    parsed: list[str] = []
+
+    def parse(text: str) -> object:
+        parsed.append(text)
+        return embedded(text)
+
+    monkeypatch.setattr("proxy.credentials.sources.reply.embedded", parse)
+    for _ in range(3):
+        assert reply.find("data.token") == "t-1"
+        assert reply.find("data.more.expires_in") == 300
+    assert len(parsed) == 2
+
+
+@pytest.mark.parametrize("unit", [*UNITS, "iso8601+08:00"])
+def test_a_text_that_is_too_long_for_a_lifetime_is_not_parsed(unit: str) -> None:
+    """It may take long: see the time that a date of a megabyte takes."""
+    texts = ("2026-11-24T16:00:00Z", "300", "1" * 10, "a.e30.c")
+    for text in texts:
+        assert life_of(text + " " * TOKEN_BYTES_MAX, unit, Reply(None, {}, NOW)) is None
 
 
 @given(st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))

@@ -74,6 +74,7 @@ def test_a_missing_sign_of_success_is_explained(body: Any, words: str) -> None:
         (f"\n<!-- {CANARY} --><html lang='zh'>", "an HTML page"),
         (f"<?xml version='1.0'?><token>{CANARY}</token>", "it is XML"),
         (CANARY, "it is not JSON"),
+        (f'{{"message": "\ufffd", "t": "{CANARY}"}}', "it is not UTF-8"),
     ],
 )
 def test_replies_that_are_not_json(text: str, words: str) -> None:

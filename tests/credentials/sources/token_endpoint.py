@@ -33,6 +33,7 @@ class TokenEndpoint:
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b'{"access_token": "token-1", "expires_in": 300}'
+    content_type: str = "application/json"
     asked: list[Asked] = field(default_factory=list)
 
     def says(self, value: Any) -> None:
@@ -58,7 +59,7 @@ class TokenEndpoint:
                 body=body,
             )
         )
-        return Response(self.body, self.status, self.headers, content_type="application/json")
+        return Response(self.body, self.status, self.headers, content_type=self.content_type)
 
 
 async def fetch(recipe: HttpCredential, others: OtherCredentials | None = None) -> FetchedToken:
