@@ -53,6 +53,7 @@ from proxy.wire.repairs.vendor_errors import (
     TRUE_ERRORS,
     VENDOR_ERRORS,
     EmbeddedError,
+    holds_error,
     read_minimax_rejection,
     read_text_beside,
 )
@@ -388,7 +389,7 @@ class StreamRepairer:
 
     def _observe(self, chunk: Members) -> None:
         choices = open_list(chunk.get("choices"))
-        self._failed = self._failed or not is_null(chunk.get("error"))
+        self._failed = self._failed or holds_error(chunk)
         self._answered = self._answered or self._failed or bool(choices)
         self._finished = self._finished or any(
             is_text((open_object(choice) or {}).get("finish_reason")) for choice in choices or ()

@@ -19,7 +19,7 @@ from proxy.wire.repairs.shallow_json import (
     read_value,
     write,
 )
-from proxy.wire.repairs.vendor_errors import read_vendor_error
+from proxy.wire.repairs.vendor_errors import holds_error, read_vendor_error
 
 _PROMPT, _COMPLETION, _TOTAL = "prompt_tokens", "completion_tokens", "total_tokens"
 USAGE_OF_CHAT: Final = (_PROMPT, _COMPLETION, _TOTAL)
@@ -129,7 +129,7 @@ def drop_unasked_chunks(chunk: Members, state: StreamState) -> Members | list[Me
     choices = chunk.get("choices")
     if not (is_null(choices) or open_list(choices) == []):
         return None
-    if not is_null(chunk.get("error")) or read_vendor_error(chunk) is not None:
+    if holds_error(chunk) or read_vendor_error(chunk) is not None:
         return None
     if state.call.usage_requested and not is_null(choices):
         return None

@@ -145,9 +145,17 @@ VENDOR_ERRORS: Final = Repair(
 )
 
 
+def holds_error(members: Members) -> bool:
+    """Whether `error` holds an error. Some gateways write `"error": false` or 0 into every response."""
+    written = members.get("error")
+    if first_byte(written) in {b'"', b"[", b"{"}:
+        return not is_empty(written)
+    return bool(read_value(written))
+
+
 def read_openai_error(response: Members) -> EmbeddedError | None:
     """Return the error of a response `{"error": ...}` without a result."""
-    if is_empty(response.get("error")) or _has_result(response):
+    if not holds_error(response) or _has_result(response):
         return None
     error = read_value(response.get("error"))
     if isinstance(error, dict):
@@ -163,8 +171,8 @@ def read_error_beside(response: Members) -> EmbeddedError | None:
     """
     choices = [open_object(choice) or {} for choice in open_list(response.get("choices")) or ()]
     failed = [choice for choice in choices if bytes(choice.get("finish_reason", NULL)) == b'"error"']
-    inside = next((choice["error"] for choice in choices if not is_empty(choice.get("error"))), None)
-    error = response["error"] if not is_empty(response.get("error")) else inside
+    inside = next((choice["error"] for choice in choices if holds_error(choice)), None)
+    error = response["error"] if holds_error(response) else inside
     if error is None:
         return None if not failed else _error(502, "", "error")
     if failed or inside is not None or not any(map(_has_content, choices)):
@@ -193,7 +201,7 @@ def _has_content(choice: Members) -> bool:
 
 def read_vendor_error(response: Members) -> EmbeddedError | None:
     """Return the error of a response without a result, in the shape of a vendor."""
-    if not is_empty(response.get("error")) or _has_result(response):
+    if holds_error(response) or _has_result(response):
         return None
     whole = _whole(response)
     return next((error for shape in _SHAPES if (error := shape(whole)) is not None), None)

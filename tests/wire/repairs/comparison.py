@@ -14,7 +14,6 @@ from tests.wire.repairs.reading import (
     read_leniently,
     read_object,
     refusal,
-    something,
     tells_error,
 )
 
@@ -101,7 +100,7 @@ def _reads_as_json(data: str) -> bool:
 
 
 def _is_dropped(chunk: Json, *, asked: bool) -> bool:
-    if chunk.get("choices") not in (None, []) or something(chunk.get("error")):
+    if chunk.get("choices") not in (None, []) or chunk.get("error"):
         return False
     if not asked:
         return True

@@ -126,7 +126,7 @@ def tells_error(chunk: Json) -> bool:
         return False
     header, response = chunk.get("header"), chunk.get("Response")
     return bool(
-        something(chunk.get("error"))
+        chunk.get("error")
         or refusal(chunk)
         or _whole_number(chunk.get("error_code"))
         or (isinstance(header, dict) and _is_code(header.get("code")) and _has_text(header))

@@ -231,6 +231,14 @@ def test_valid_utf8_is_the_same_object() -> None:
     assert repairer(resolve(["utf8"])).feed(HELLO) is HELLO
 
 
+@pytest.mark.parametrize("written", ["null", "false", "0", '""', "{}"])
+def test_a_stream_whose_chunks_deny_an_error_still_needs_its_end(written: str) -> None:
+    denied = event(chunk({"content": "a"}) | {"error": json.loads(written)})
+    assert repair(["accept_missing_end"], denied).endswith(DONE)
+    ping = event({"choices": [], "error": json.loads(written)})
+    assert repair(["drop_unasked_chunks"], denied + ping) == denied
+
+
 # --- found by the corpus
 
 

@@ -142,6 +142,8 @@ def read(body: str) -> EmbeddedError | None:
             None,
         ),
         ('{"error":{"other":1}}', 502, "the upstream failed", "upstream_error", None),
+        ('{"error":true,"message":"no channel"}', 502, "no channel", "upstream_error", None),
+        ('{"error":false,"code":10012,"message":"m"}', 503, "m", "server_error", "10012"),
     ],
 )
 def test_a_vendors_error_becomes_openais(
@@ -178,3 +180,15 @@ def test_a_long_message_is_cut() -> None:
     told = read(json.dumps({"error": "x" * 10_000}))
     assert told is not None
     assert len(told.message) == 2000
+
+
+@pytest.mark.parametrize("written", ["null", "false", "0", "0.0", '""', "[]", "{}"])
+def test_an_error_member_without_an_error_is_none(written: str) -> None:
+    """Some gateways write `"error": false` into every response."""
+    assert read(f'{{"error": {written}, "code": 0, "message": "fine"}}') is None
+    good = f'{{"choices": [{{"message": {{"content": ""}}, "finish_reason": "stop"}}], "error": {written}}}'
+    assert repair_response(ERRORS, Call(Shape.CHAT), good.encode()) == good.encode()
+    inside = f'{{"choices": [{{"message": {{"content": ""}}, "error": {written}, "finish_reason": "stop"}}]}}'
+    assert repair_response(ERRORS, Call(Shape.CHAT), inside.encode()) == inside.encode()
+    heard = f'{{"text": "", "error": {written}}}'.encode()
+    assert repair_response(ERRORS, Call(Shape.TRANSCRIPTION), heard) == heard
