@@ -45,6 +45,7 @@ from proxy.wire.repairs.shallow_json import (
     is_text,
     open_list,
     open_object,
+    read_value,
     to_json,
     write,
 )
@@ -105,9 +106,12 @@ _END_WORDS: Final = frozenset({b"[done]", b"done", b'"[done]"', b'"done"'})
 _NO_ANSWER: Final = "an event stream without an answer"
 _BROKEN_OFF: Final = "the response was cut off, its end is invalid"
 _OVERLOADED: Final = "the upstream reports an overload"
-_RETRIED_WORDS: Final = re.compile(
+_RATE_WORDS: Final = re.compile(
     r"rate limit|429|tpm limit|too many requests|requests per minute", re.IGNORECASE
 )
+"""RAGFlow retries a request whose error has one of these words, whatever other words it has."""
+_SERVER_WORDS: Final = re.compile(r"server|50[0234]|unavailable", re.IGNORECASE)
+"""It also retries after these, but not after an error that is called invalid."""
 EVENT_BYTES_MAX: Final = 1 << 20
 """A longer event, such as an image, is relayed unrepaired, because each MiB takes up to 50 ms."""
 _CUT: Final = "the response was cut off: the upstream sent "
@@ -399,19 +403,33 @@ class StreamRepairer:
         """Return an error event, after the text of the same event; None if the event needs no change."""
         if self._vendor_errors and (rejection := read_minimax_rejection(chunk)) is not None:
             rest = {name: value for name, value in chunk.items() if name != "base_resp"}
-            return [*([rest] if open_list(rest.get("choices")) else []), self._as_event(rejection)]
+            return self._as_events(rejection, rest if open_list(rest.get("choices")) else None)
         error = find_error(self._error_repairs, chunk)
-        if error is None or (_has_message(chunk) and is_null(chunk.get("choices"))):
+        if error is None:
             return None
-        beside = read_text_beside(chunk)
-        return [*([] if beside is None else [beside]), self._as_event(error)]
+        own = open_object(chunk.get("error"))
+        if own is None or not is_text(own.get("message")) or not is_null(chunk.get("choices")):
+            return self._as_events(error, read_text_beside(chunk))
+        if not self._answered or not _is_retried(str(read_value(own["message"]))):
+            return None
+        return [{**chunk, "error": write({**own, "message": _without_retry(error.message)})}]
 
-    def _as_event(self, error: EmbeddedError) -> Members:
-        """Write an error as an event. After text, its words must not make RAGFlow retry the request."""
-        if self._answered:
-            message = _OVERLOADED if _RETRIED_WORDS.search(error.message) else error.message
-            error = replace(error, message=f"{_BROKEN_OFF}: {message}")
-        return {name: write(value) for name, value in error.envelope().items()}
+    def _as_events(self, error: EmbeddedError, beside: Members | None) -> list[Members]:
+        """Write an error as an event, after the text that is in the same event."""
+        if self._answered or beside is not None:
+            error = replace(error, message=_without_retry(error.message))
+        event = {name: write(value) for name, value in error.envelope().items()}
+        return [event] if beside is None else [beside, event]
+
+
+def _is_retried(message: str) -> bool:
+    """Whether RAGFlow retries a request because of its error. After text, it would show the text twice."""
+    return bool(_RATE_WORDS.search(message) or _SERVER_WORDS.search(message))
+
+
+def _without_retry(message: str) -> str:
+    """Return the message of an error after text in words that do not make RAGFlow retry the request."""
+    return f"{_BROKEN_OFF}: {_OVERLOADED if _RATE_WORDS.search(message) else message}"
 
 
 def _is_too_long(block: bytes) -> bool:
@@ -424,12 +442,6 @@ def _is_json(payload: bytes) -> bool:
     if is_utf8(payload) and is_json(payload.removeprefix(BOM)):
         return True
     return is_lenient(payload) and read_leniently(payload) is not None
-
-
-def _has_message(chunk: Members) -> bool:
-    """Whether a chunk has an error with a message, which clients show."""
-    error = open_object(chunk.get("error"))
-    return error is not None and is_text(error.get("message"))
 
 
 REPAIRS: Final = (ACCEPT_MISSING_END, DROP_EVENT_LINES, END_STREAM, LF_NEWLINES, DATA_LINES)

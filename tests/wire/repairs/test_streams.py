@@ -193,13 +193,40 @@ def test_a_vendors_error_in_the_middle_becomes_openais() -> None:
     }
 
 
-@pytest.mark.parametrize("words", ["rate limit hit", "Error 429", "Too many requests", "server error"])
-def test_an_error_after_text_does_not_make_ragflow_retry(words: str) -> None:
-    for error in ({"error": {"msg": words}}, {"code": 10012, "message": words}):
-        told = payloads(repair(["common"], HELLO + event(error)))[1]["error"]["message"]
-        assert kind_of(told) not in RETRIED
-    alone = payloads(repair(["common"], event({"code": 10012, "message": words})))[0]["error"]
-    assert alone["message"] == words
+WORDS = ["rate limit hit", "Error 429", "Too many requests", "server error", "503", "unavailable", "boom"]
+ERRORS = {
+    "OpenAI's": lambda words: {"error": {"message": words, "type": "server_error", "x": 1.50}},
+    "OpenAI's with empty choices": lambda words: {"error": {"message": words}, "choices": []},
+    "only msg": lambda words: {"error": {"msg": words}},
+    "a text": lambda words: {"error": words},
+    "a vendor's": lambda words: {"code": 10012, "message": words},
+    "next to text": lambda words: chunk({"content": "x"}, "error", error={"message": words}),
+    "MiniMax's next to text": lambda words: chunk(
+        {"content": "x"}, base_resp={"status_code": 1002, "status_msg": words}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ["ragflow", "common"])
+@pytest.mark.parametrize("shape", ERRORS)
+@pytest.mark.parametrize("words", WORDS)
+def test_an_error_after_text_does_not_make_ragflow_retry(words: str, shape: str, name: str) -> None:
+    for before in (HELLO, b""):
+        told = payloads(repair([name], before + event(ERRORS[shape](words))))
+        errors = [each["error"]["message"] for each in told if "error" in each]
+        assert len(errors) == 1
+        if told[:-1]:
+            assert kind_of(errors[0]) not in RETRIED
+        else:
+            assert errors == [words]
+
+
+def test_an_error_after_text_keeps_its_other_members() -> None:
+    own = {"error": {"message": "Rate limit reached", "type": "tokens", "n": 1}, "id": "c"}
+    told = payloads(repair(["ragflow"], HELLO + event(own)))[1]
+    said = told["error"]["message"]
+    assert said == "the response was cut off, its end is invalid: the upstream reports an overload"
+    assert told == {"error": {**own["error"], "message": said}, "id": "c"}
 
 
 def test_the_text_of_a_chunk_precedes_the_error_in_it() -> None:
