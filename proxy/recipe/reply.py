@@ -13,6 +13,7 @@ from typing import Final
 from proxy.credentials.sources.reply import COOKIE, Reply, cookies_of, embedded, parse_body
 from proxy.recipe.expiries import Candidate, find_expiries, find_refresh_hint, path_leaves
 from proxy.secret_detection import RANDOM_LENGTH_MIN, is_jwt, is_random, words_of
+from proxy.wire.success import is_success
 
 SURE: Final = 60
 """At this confidence or above, the user need not confirm a candidate."""
@@ -45,8 +46,8 @@ _NOT_SECRET: Final = frozenset(
 )
 _REQUEST_WORDS: Final = frozenset({"request", "trace"})
 _TOKEN_HEADERS: Final = {"x-subject-token": 97, "x-auth-token": 92, "access-token": 90, "x-access-token": 90}
-_GOOD_WORDS: Final = frozenset({"success", "ok", "succeeded", "successful"})
-_GOOD_CODES: Final = frozenset({"0", "00", "000", "0000", "00000", "000000", "200", "20000", "1000"})
+_AMBIGUOUS_CODE: Final = "1000"
+"""Some vendors write it for success and others for an error, whose reply contains no token."""
 _CODE_NAMES: Final = frozenset(
     {"code", "errcode", "errno", "errorcode", "ret", "retcode", "returncode", "resultcode", "statuscode"}
     | {"rspcode", "respcode", "status", "state", "err"}
@@ -213,7 +214,7 @@ def _sign_in(body: dict[str, object]) -> Candidate | None:
                 Candidate("path", name, f'"{name}" is true in a reply that contains a token', 90, value=value)
             )
         elif whole in _CODE_NAMES and not isinstance(value, bool):
-            good = str(value) in _GOOD_CODES or str(value).lower() in _GOOD_WORDS
+            good = is_success(str(value)) or str(value) == _AMBIGUOUS_CODE
             why = f'"{name}" is {json.dumps(value)} in a reply that contains a token'
             if good or (isinstance(value, int) and math.fabs(value) < 100_000):
                 found.append(Candidate("path", name, why, 85 if good else 40, value=value))

@@ -19,6 +19,7 @@ from proxy.wire.repairs.shallow_json import (
     read_value,
     write,
 )
+from proxy.wire.success import is_success
 
 UNSAFE: Final = "content_filter"
 """OpenAI's code for content that a filter stopped."""
@@ -118,8 +119,11 @@ class EmbeddedError(msgspec.Struct, frozen=True):
 
 
 # A response with any of these members has a result, whatever other members it has.
-_RESULTS: Final = ("choices", "data", "results", "result", "output", "embeddings")
-_SUCCESS: Final = frozenset({"", "0", "200", "success", "ok", "none"})
+_RESULTS: Final = (
+    *("choices", "data", "results", "result", "output", "embeddings"),
+    *("text", "segments"),  # of a transcription
+)
+_NO_CODES: Final = frozenset({"", "none"})
 # Clients decide by the words and digits of a message whether to retry, so ids are removed.
 _ID: Final = re.compile(
     r"(?:(?<!\s)\s++)?[(\[（](?:sid|(?:cid|request)[ _-]?id|traceid)\b[^)\]）]{0,200}[)\]）]", re.IGNORECASE
@@ -266,10 +270,12 @@ def _tencent(whole: dict[str, object]) -> EmbeddedError | None:
 def _flat(whole: dict[str, object]) -> EmbeddedError | None:
     """`{"code": 10012, "message": "...", "sid": "..."}`, also with other names or with a string as code."""
     code = next((whole[name] for name in _CODE_NAMES if whole.get(name) is not None), None)
-    if code is None or isinstance(code, bool | dict | list) or str(code).lower() in _SUCCESS:
+    if code is None or isinstance(code, bool | dict | list) or str(code).lower() in _NO_CODES:
         return None
     text = _text(*(whole.get(name) for name in _TEXT_NAMES))
-    return _classified(text, code, whole.get("type")) if text else None
+    if not text or is_success(str(code)) or is_success(text):
+        return None
+    return _classified(text, code, whole.get("type"))
 
 
 def _failed(whole: dict[str, object]) -> EmbeddedError | None:
@@ -285,7 +291,10 @@ def _failed(whole: dict[str, object]) -> EmbeddedError | None:
 def _only_text(whole: dict[str, object]) -> EmbeddedError | None:
     """`{"message": "..."}` alone or with a request id, as API gateways write it."""
     names = {name for name in whole if "id" not in name.lower()}
-    return _classified(_text(*whole.values()), None, None) if names in ({"message"}, {"msg"}) else None
+    if names not in ({"message"}, {"msg"}):
+        return None
+    text = _text(*(whole[name] for name in names))
+    return None if is_success(text) else _classified(text, None, None)
 
 
 def _unsuccessful(whole: dict[str, object]) -> EmbeddedError | None:

@@ -132,6 +132,8 @@ def _other_value(draw: random.Random, blocks: list[str]) -> None:
             ("{", " { "),
             (": ", ":"),
             ('"id": "c-1"', '"id": 1.50e+07, "error": null, "code": null'),
+            ('"choices": []', '"choices": [], "code": "000000", "message": "fine"'),
+            ('"choices": []', '"choices": [], "code": 1000, "msg": "Success"'),
             ('"choices": []', '"choices": [], "error": false'),
             ('"choices": []', '"choices": [], "error": 0'),
             ('"function": {', '"function": null, "function": {'),

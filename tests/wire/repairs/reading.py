@@ -11,8 +11,9 @@ from typing import Any, Final
 
 DONE: Final = "[DONE]"
 END_WORDS: Final = ("[done]", "done", '"[done]"', '"done"')
-_SUCCESS: Final = ("", "0", "200", "success", "ok", "none")
-_ANSWERED: Final = ("choices", "data", "results", "result", "output", "embeddings")
+_GOOD_CODES: Final = ("", "0", "00000", "000000", "200", "20000", "success", "ok", "none")
+_GOOD_TEXTS: Final = ("success", "succ", "ok")
+_ANSWERED: Final = ("choices", "data", "results", "result", "output", "embeddings", "text", "segments")
 
 Json = dict[str, Any]
 
@@ -99,11 +100,14 @@ def _no_constant(name: str) -> None:
 
 
 def _is_code(code: object) -> bool:
-    return code is not None and not isinstance(code, bool | dict | list) and str(code).lower() not in _SUCCESS
+    if code is None or isinstance(code, bool | dict | list):
+        return False
+    return str(code).lower() not in _GOOD_CODES
 
 
 def _has_text(value: Json) -> bool:
-    return any(isinstance(value.get(key), str) and value[key].strip() for key in ("message", "msg"))
+    texts = [value[key].strip() for key in ("message", "msg") if isinstance(value.get(key), str)]
+    return any(texts) and next(filter(None, texts)).lower() not in _GOOD_TEXTS
 
 
 def _whole_number(code: object) -> int:

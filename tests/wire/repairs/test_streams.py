@@ -1,7 +1,9 @@
 """Streams: events that no repair changes are not parsed, and nothing is delayed."""
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -194,7 +196,7 @@ def test_a_vendors_error_in_the_middle_becomes_openais() -> None:
 
 
 WORDS = ["rate limit hit", "Error 429", "Too many requests", "server error", "503", "unavailable", "boom"]
-ERRORS = {
+ERRORS: dict[str, Callable[[str], dict[str, Any]]] = {
     "OpenAI's": lambda words: {"error": {"message": words, "type": "server_error", "x": 1.50}},
     "OpenAI's with empty choices": lambda words: {"error": {"message": words}, "choices": []},
     "only msg": lambda words: {"error": {"msg": words}},
@@ -222,11 +224,11 @@ def test_an_error_after_text_does_not_make_ragflow_retry(words: str, shape: str,
 
 
 def test_an_error_after_text_keeps_its_other_members() -> None:
-    own = {"error": {"message": "Rate limit reached", "type": "tokens", "n": 1}, "id": "c"}
-    told = payloads(repair(["ragflow"], HELLO + event(own)))[1]
+    own = {"message": "Rate limit reached", "type": "tokens", "n": 1}
+    told = payloads(repair(["ragflow"], HELLO + event({"error": own, "id": "c"})))[1]
     said = told["error"]["message"]
     assert said == "the response was cut off, its end is invalid: the upstream reports an overload"
-    assert told == {"error": {**own["error"], "message": said}, "id": "c"}
+    assert told == {"error": {**own, "message": said}, "id": "c"}
 
 
 def test_the_text_of_a_chunk_precedes_the_error_in_it() -> None:

@@ -192,3 +192,49 @@ def test_an_error_member_without_an_error_is_none(written: str) -> None:
     assert repair_response(ERRORS, Call(Shape.CHAT), inside.encode()) == inside.encode()
     heard = f'{{"text": "", "error": {written}}}'.encode()
     assert repair_response(ERRORS, Call(Shape.TRANSCRIPTION), heard) == heard
+
+
+SUCCESSES = [
+    {"code": "000000", "message": "success"},
+    {"code": 20000, "msg": "succ"},
+    {"code": "00000", "msg": "操作成功"},
+    {"code": 1000, "message": "Success."},
+    {"code": 1, "msg": "OK"},
+    {"code": "SUCCESS", "message": "done"},
+    {"statusCode": 200, "errmsg": "done"},
+]
+"""What vendors and gateways write next to a result."""
+
+
+@pytest.mark.parametrize("head", SUCCESSES, ids=json.dumps)
+@pytest.mark.parametrize(
+    ("shape", "result"),
+    [
+        (Shape.TRANSCRIPTION, {"text": "hi"}),
+        (Shape.TRANSCRIPTION, {"text": ""}),
+        (Shape.MODERATION, {"data": []}),
+        (Shape.CHAT, {"choices": [{"message": {"content": ""}, "finish_reason": "stop"}]}),
+    ],
+    ids=["transcription", "silence", "nothing", "chat"],
+)
+def test_a_code_of_success_is_no_error(
+    head: dict[str, object], shape: Shape, result: dict[str, object]
+) -> None:
+    body = json.dumps({**result, **head}).encode()
+    assert repair_response(ERRORS, Call(shape), body) == body
+
+
+@pytest.mark.parametrize("head", [{"code": 10012, "message": "beside"}, {"error_code": 18, "error_msg": "x"}])
+@pytest.mark.parametrize("result", [{"text": "hi"}, {"segments": [{"text": "hi"}]}])
+def test_a_transcription_next_to_an_error_is_a_result(
+    head: dict[str, object], result: dict[str, object]
+) -> None:
+    body = json.dumps({**result, **head}).encode()
+    assert repair_response(ERRORS, Call(Shape.TRANSCRIPTION), body) == body
+
+
+def test_a_code_of_success_in_one_place_may_be_an_error_in_another() -> None:
+    """Zhipu writes 1000 for a failed authentication."""
+    told = read('{"code": 1000, "msg": "身份验证失败"}')
+    assert told is not None
+    assert told.status == 502
