@@ -18,6 +18,8 @@ from proxy.wire.repairs.shallow_json import (
 
 _SCALAR_BYTES_MAX: Final = 1024
 _ABSENT: Final = msgspec.Raw(b"")
+_DIGITS: Final = frozenset({b"-", *(b"%d" % digit for digit in range(10))})
+_TEXT_OR_IDS: Final = frozenset({b'"', b"["})
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -28,7 +30,7 @@ class Call(msgspec.Struct, frozen=True):
         streams: Whether the caller asked for an event stream; None if `stream` is not a boolean.
         usage_requested: Whether the caller set `stream_options.include_usage`.
         base64: Whether the caller asked for embeddings in base64.
-        inputs: The number of texts to embed; None if unknown.
+        inputs: The number of embeddings to expect; None if unknown.
         documents: The number of documents to rerank; None if unknown.
         top_n: The number of rerank results that the caller asked for.
         tools: Whether the request has tools.
@@ -104,13 +106,18 @@ def _asks_for_usage(options: msgspec.Raw) -> bool:
 
 
 def _count_inputs(written: msgspec.Raw) -> int | None:
-    """Count the texts, or the lists of token ids, in an embedding request."""
+    """Count the texts, or the lists of token ids, in an embedding request.
+
+    Some vendors embed each object of a list, for example an image, and others all of them as one.
+    """
     if first_byte(written) == b'"':
         return 1
     items = _read_items(written)
     if not items:
         return None
-    return len(items) if first_byte(items[0]) in {b'"', b"["} else 1
+    if first_byte(items[0]) in _DIGITS:
+        return 1
+    return len(items) if all(first_byte(item) in _TEXT_OR_IDS for item in items) else None
 
 
 def _read_items(written: msgspec.Raw) -> list[msgspec.Raw]:

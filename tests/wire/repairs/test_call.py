@@ -45,6 +45,8 @@ def test_options_of_a_chat() -> None:
     [
         (b'"text"', 1), (b'["a", "b"]', 2), (b"[1, 2, 3]", 1), (b"[[1], [2]]", 2), (b"[]", None),
         (b"7", None), (b"[" + b"1," * 20_000 + b"1]", None),
+        (b'[{"text": "a"}, {"image": "b"}]', None), (b'["a", {"image": "b"}]', None), (b"[null]", None),
+        (b'{"texts": ["a", "b"]}', None), (b'["a", ["b"]]', 2), (b"[-1, 2]", 1),
     ],
 )  # fmt: skip
 def test_texts_to_embed_are_counted_in_each_of_their_forms(written: bytes, inputs: int | None) -> None:
