@@ -10,8 +10,10 @@ import msgspec
 
 from proxy.wire.endpoints import Shape
 from proxy.wire.repairs.call import Call
+from proxy.wire.repairs.deltas import ValueJoiner, Values
 from proxy.wire.repairs.repair import CLIENTS, Repair, StreamState, on_chunks, on_responses
 from proxy.wire.repairs.shallow_json import (
+    ITEMS_MAX,
     NULL,
     Members,
     change_items,
@@ -106,7 +108,7 @@ def flat_chunk_content(chunk: Members, _: StreamState) -> Members | None:
 
 FLAT_CONTENT: Final = Repair(
     "flat_content",
-    "Joins content that is a list of parts or an object into one string.",
+    "Joins content that is a list of parts or an object into one string, unless it holds more than texts.",
     flat_response_content,
     flat_chunk_content,
     clients=("RAGFlow", "Dify", "FastGPT", "Continue"),
@@ -115,32 +117,18 @@ FLAT_CONTENT: Final = Repair(
 
 
 def _flatten(message: Members) -> Members | None:
+    """Write the texts in the content as one; None if it is a text, or holds something that would be lost."""
     written = message.get("content")
-    if first_byte(written) not in {b"[", b"{"}:
+    if written is None or first_byte(written) not in {b"[", b"{"}:
         return None
-    content = read_value(written)
-    parts = content if isinstance(content, list) else [content]
-    text = "".join(_text_of(part, "text", "content") for part in parts)
-    thinking = "".join(_text_of(part, "thinking") for part in parts)
-    flat = {**message, "content": write(text)}
-    if thinking and not is_text(message.get("reasoning_content")):
-        flat["reasoning_content"] = write(thinking)
-    return flat
-
-
-def _text_of(part: object, *names: str) -> str:
-    """Return the text of a part, `{"type": "text", "text": "..."}`; Mistral nests thinking a level deeper."""
-    if isinstance(part, dict):
-        found = next((part[name] for name in names if name in part), None)
-        inner = found if isinstance(found, list) else [found]
-        return "".join(_text_of(each, "text") if isinstance(each, dict) else _plain(each) for each in inner)
-    return _plain(part) if "text" in names else ""
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    return "" if value is None or isinstance(value, bool | dict | list) else str(value)
+    joiner, values = ValueJoiner(ITEMS_MAX), Values()
+    if not joiner.gather_texts(values, written):
+        return None
+    texts = joiner.join_members(values)
+    added = {
+        name: text for name, text in texts.items() if name != "content" and not is_text(message.get(name))
+    }
+    return {**message, "content": texts.get("content", write("")), **added}
 
 
 # --- tool calls

@@ -219,15 +219,26 @@ class _JoinedChoice(msgspec.Struct):
         """Return the content as texts if it is a text in some chunks and a list in others.
 
         Mistral's models stream their thinking as lists, and then the rest as texts. Clients expect one text.
+        If a list holds something else, such as an image, the content becomes one list.
         """
         content = [each for each in message.get("content", ()) if not is_empty(each)]
         if len({first_byte(each) == b'"' for each in content}) < 2:
             return {}
         flat: Values = {}
-        for each in content:
-            self._joiner.gather_texts(flat, each)
-        has_reasoning = not all(map(is_empty, message.get("reasoning_content", ())))
-        return {"content": flat["content"]} if has_reasoning else flat
+        if not all(self._joiner.gather_texts(flat, each) for each in content):
+            return {"content": [_as_list(each) for each in content]}
+        own = {
+            name for name, values in message.items() if name != "content" and not all(map(is_empty, values))
+        }
+        return {name: texts for name, texts in flat.items() if name not in own}
+
+
+def _as_list(content: bytes) -> bytes:
+    """Write content as a list of parts."""
+    kind = first_byte(content)
+    if kind == b"[":
+        return content
+    return b'[{"type":"text","text":%b}]' % content if kind == b'"' else b"[%b]" % content
 
 
 class AnswerJoiner:

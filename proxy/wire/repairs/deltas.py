@@ -13,8 +13,10 @@ from typing import Final
 import msgspec
 
 from proxy.wire.repairs.shallow_json import (
+    NULL,
     Members,
     TooManyItems,
+    first_byte,
     is_empty,
     is_text,
     open_list,
@@ -37,6 +39,7 @@ _TEXTS: Final = frozenset(
 """Texts that are continued even if all parts are the same, as in "ha" and "ha"."""
 _DEPTH_MAX: Final = 8
 """Objects that are nested deeper are not joined, because each level is parsed again."""
+_TEXT_OR_NUMBER: Final = frozenset({b'"', b"-", *(b"%d" % digit for digit in range(10))})
 _PARTS_DEPTH_MAX: Final = 4
 """The lists and objects around a text of thinking."""
 BUILT_MAX: Final = 200_000
@@ -77,22 +80,38 @@ class ValueJoiner:
 
     def gather_texts(
         self, values: Values, content: bytes | msgspec.Raw, name: str = "content", depth: int = 0
-    ) -> None:
-        """Append each text in the content of a message, and each text of thinking as `reasoning_content`.
+    ) -> bool:
+        """Append each text in the content of a message to the values of the member that it belongs to.
 
-        A part is `{"type": "text", "text": "..."}`; Mistral nests thinking a level deeper.
+        A part is `{"type": "text", "text": "..."}`, or has thinking, which Mistral nests a level deeper, or a
+        refusal.
+
+        Returns:
+            Whether the content holds nothing else, such as an image; otherwise not all texts are appended.
         """
-        if is_text(content):
-            values.setdefault(name, []).append(bytes(content))
-        elif depth < _PARTS_DEPTH_MAX:
-            items = open_list(content) or ()
+        if is_empty(content):
+            return True
+        first = first_byte(content)
+        if first in _TEXT_OR_NUMBER:
+            text = bytes(content) if first == b'"' else b'"%b"' % bytes(content)
+            values.setdefault(name, []).append(text)
+            return True
+        if depth >= _PARTS_DEPTH_MAX or first not in {b"[", b"{"}:
+            return False
+        self.count()
+        items = open_list(content)
+        if items is not None:
             self.count(len(items))
-            for item in items:
-                self.gather_texts(values, item, name, depth + 1)
-            part = open_object(content) or {}
-            for inner, its_name in (("text", name), ("content", name), ("thinking", "reasoning_content")):
-                if inner in part:
-                    self.gather_texts(values, part[inner], its_name, depth + 1)
+            return all(self.gather_texts(values, item, name, depth + 1) for item in items)
+        part = open_object(content)
+        if part is None:
+            return False
+        body = next((part[each] for each in ("text", "content") if not is_empty(part.get(each))), NULL)
+        others = (("reasoning_content", part.get("thinking", NULL)), ("refusal", part.get("refusal", NULL)))
+        texts = [(its_name, text) for its_name, text in ((name, body), *others) if not is_empty(text)]
+        if not texts:
+            return all(is_empty(value) for member, value in part.items() if member not in _NAMING)
+        return all(self.gather_texts(values, text, its_name, depth + 1) for its_name, text in texts)
 
     def join_members(self, values: Values, depth: int = 0) -> Members:
         """Join the values of each member."""

@@ -148,14 +148,19 @@ def _plain_choice(choice: Any) -> Any:
         delta = choice["message"] if isinstance(choice.get("message"), dict) else moved
         choice = {name: value for name, value in choice.items() if name not in {"message", "text"}}
     delta = dict(delta)
-    if isinstance(delta.get("content"), list):
-        parts = [part for part in delta["content"] if isinstance(part, dict)]
-        delta["content"] = "".join(str(part.get("text", "")) for part in parts)
+    content = delta.get("content")
+    if isinstance(content, list) and not _holds_more_than_texts(content):
+        delta["content"] = "".join(part["text"] for part in content)
     if delta.get("tool_calls") is not None:
         calls = delta["tool_calls"]
         listed = calls if isinstance(calls, list) else [calls]
         delta["tool_calls"] = [_plain_call(call) for call in listed]
     return {**choice, "delta": delta}
+
+
+def _holds_more_than_texts(content: object) -> bool:
+    parts = content if isinstance(content, list) else []
+    return any(not isinstance(part, dict) or not isinstance(part.get("text"), str) for part in parts)
 
 
 def _plain_call(call: Any) -> Any:
@@ -279,7 +284,10 @@ class Comparison:
         if "flat_content" in self._names:
             deltas = [choice.get("delta") for choice in choices]
             contents = [delta.get("content") for delta in deltas if isinstance(delta, dict)]
-            assert all(content is None or isinstance(content, str) for content in contents)
+            assert not any(
+                isinstance(content, list | dict) and not _holds_more_than_texts(content)
+                for content in contents
+            )
         if "split_finish" in self._names:
             assert not any(map(_ends_with_content, choices))
         if "usage_once" in self._names and isinstance(chunk.get("usage"), dict) and choices:

@@ -138,6 +138,8 @@ def _other_value(draw: random.Random, blocks: list[str]) -> None:
             ('"choices": []', '"choices": [], "error": 0'),
             ('"function": {', '"function": null, "function": {'),
             ('"tool_calls": [', '"tool_calls": [null, '),
+            ('"content": [', '"content": [{"type": "image_url", "image_url": {"url": "u"}}, '),
+            ('"content": [', '"content": [{"type": "text", "text": "x"}, '),
         ]
     )
     head, colon, text = blocks[place].partition("data: ")

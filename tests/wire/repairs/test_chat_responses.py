@@ -4,6 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from proxy.errors import InvalidResponse
 from proxy.wire.endpoints import Shape
@@ -138,6 +140,73 @@ def test_content_in_parts_becomes_a_text() -> None:
     table = "a,b,c\n" * 30_000
     parts = [{"type": "text", "text": table}]
     assert repaired("flat_content", answer({"content": parts})) == answer({"content": table})
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "https://img.example/a.png"}}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([{"type": "refusal", "refusal": "no"}], {"content": "", "refusal": "no"}),
+        (
+            [{"type": "text", "text": "a", "image_url": None}, {"type": "text", "text": None}],
+            {"content": "a"},
+        ),
+        ([{"type": "text", "text": None, "content": "a"}, {"index": 0, "text": ""}], {"content": "a"}),
+        ([{"type": "thinking", "thinking": "hm"}, 7], {"content": "7", "reasoning_content": "hm"}),
+        ([], {"content": ""}),
+        ({}, {"content": ""}),
+    ],
+)
+def test_each_part_of_content_goes_where_clients_look_for_it(content: object, message: object) -> None:
+    assert repaired("flat_content", answer({"content": content}))["choices"][0]["message"] == message
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        IMAGE,
+        {"type": "image_url", "text": None, "image_url": {"url": "u"}},
+        {"image": "https://img.example/a.png"},
+        {"type": "output_audio", "data": "AA=="},
+        {"type": "thinking", "thinking": [IMAGE]},
+        {"a": 1},
+        True,
+    ],
+    ids=json.dumps,
+)
+def test_content_that_is_more_than_texts_is_not_lost(other: object) -> None:
+    text = {"type": "text", "text": "a"}
+    assert untouched("flat_content", answer({"content": [text, other]}))
+    assert untouched("flat_content", answer({"content": [other]}))
+    assert untouched("flat_content", answer({"content": other}))
+
+
+_PARTS = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 9) | st.sampled_from("abc"),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["text", "content", "thinking", "refusal", "image"]), inner, max_size=1
+        )
+    ),
+    max_leaves=6,
+)
+
+
+def values(content: Any) -> list[str]:
+    """Return the characters of all texts, all numbers and all booleans, in order."""
+    if isinstance(content, dict | list):
+        inner = content.values() if isinstance(content, dict) else content
+        return sorted(value for each in inner for value in values(each))
+    return [] if content is None else sorted(str(content)) if isinstance(content, str) else [str(content)]
+
+
+@given(st.lists(_PARTS, max_size=3))
+def test_flattening_loses_nothing_of_any_content(content: Any) -> None:
+    message = repaired("flat_content", answer({"content": content}))["choices"][0]["message"]
+    assert values(message) == values(content)
 
 
 def test_a_message_under_another_name_is_moved_but_never_invented() -> None:

@@ -291,6 +291,14 @@ def test_content_that_is_always_a_list_stays_one() -> None:
     assert json.loads(joined(stream))["choices"][0]["message"]["content"] == parts
 
 
+def test_an_image_between_texts_is_not_lost() -> None:
+    image = {"type": "image_url", "image_url": {"url": "u"}}
+    stream = b"".join(event(chunk({"content": content})) for content in ("a", [image], image, "b")) + DONE
+    texts = [{"type": "text", "text": text} for text in "ab"]
+    content = json.loads(joined(stream))["choices"][0]["message"]["content"]
+    assert content == [texts[0], image, image, texts[1]]
+
+
 NUMBERS = range(40)
 
 
