@@ -246,8 +246,6 @@ def fill_chunk_tool_calls(chunk: Members, state: StreamState) -> Members | None:
             filled["function"] = write({"arguments": ""})
         elif not begins and "name" in function and fingerprint(function["name"]) in {b"null", call.name}:
             filled["function"] = write({key: one for key, one in function.items() if key != "name"})
-        if begins and function is not None and is_text(function.get("name")):
-            call.name = fingerprint(function["name"])
         return filled if filled != part else None
 
     return _change_parts(chunk, state, "fill", fill)
@@ -325,15 +323,15 @@ TEXT_ARGUMENTS: Final = Repair(
 )
 
 
-def _part_arguments(part: Members, call: ToolCall, _: bool) -> Members | None:  # noqa: FBT001
+def _part_arguments(part: Members, _call: ToolCall, _: bool) -> Members | None:  # noqa: FBT001
     function = open_object(part.get("function"))
     written = None if function is None else function.get("arguments")
     if function is None or written is None:
         return None
-    is_string = first_byte(written) == b'"'
-    text = "" if is_string or is_null(written) else _json_text(written)
-    call.has_arguments = call.has_arguments or bool(text) or is_text(written)
-    return None if is_string else {**part, "function": write({**function, "arguments": text})}
+    if first_byte(written) == b'"':
+        return None
+    text = "" if is_null(written) else _json_text(written)
+    return {**part, "function": write({**function, "arguments": text})}
 
 
 def _end_calls(choice: Members, state: StreamState) -> Members | None:

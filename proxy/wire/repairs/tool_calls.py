@@ -6,7 +6,15 @@ from typing import Final
 
 import msgspec
 
-from proxy.wire.repairs.shallow_json import NULL, Members, is_text, open_object, read_value
+from proxy.wire.repairs.shallow_json import (
+    NULL,
+    Members,
+    first_byte,
+    is_null,
+    is_text,
+    open_object,
+    read_value,
+)
 
 CALLS_MAX: Final = 1024
 """How many tool calls of one choice are tracked. After that, tracking starts over."""
@@ -15,7 +23,8 @@ KEPT_BYTES_MAX: Final = 256
 INDEX_MAX: Final = 1 << 31
 """A larger number is no index."""
 
-_TOOLS: Final = ("function", "custom")
+_TOOLS: Final = (("function", "arguments"), ("custom", "input"))
+"""The members of a tool call that hold its name, each with the name of its arguments there."""
 
 
 class ToolCall(msgspec.Struct):
@@ -25,10 +34,16 @@ class ToolCall(msgspec.Struct):
     id: bytes = b""
     """The id, or its digest; see `fingerprint`."""
     name: bytes = b""
-    """The name, or its digest."""
+    """The name in the first part, or its digest."""
     has_arguments: bool = False
     is_function: bool = True
     """Whether it calls a function, and not a tool of another type."""
+
+    def is_other(self, identity: bytes, name: bytes) -> bool:
+        """Whether a part with the index of this call has the id or the name of another one."""
+        if identity and self.id:
+            return identity != self.id
+        return self.has_arguments and bool(name) and bool(self.name) and name != self.name
 
 
 PartChange = Callable[[Members, ToolCall, bool], Members | None]
@@ -49,29 +64,32 @@ class ToolCalls(msgspec.Struct):
     def find(self, part: Members) -> tuple[ToolCall, bool]:
         """Return the tool call that a part belongs to, and whether the part begins it.
 
-        The index decides. But some upstreams write the index 0 into every call, so a part with both another
-        id and a name begins another call. Without an index, a known id continues its call, another id or a
-        name begins one, and any other part continues the last call.
+        The index decides. But some upstreams write the index 0 into every call. So a part with both another
+        id and a name begins another call, and so does one without an id that has another name than a call
+        whose arguments have begun. Without an index, a known id continues its call, another id or a name
+        begins one, and any other part continues the last call.
         """
         identity = fingerprint(part["id"]) if is_text(part.get("id")) else b""
-        is_named = any(is_text((open_object(part.get(tool)) or {}).get("name")) for tool in _TOOLS)
+        name, has_arguments = _read_function(part)
         index = read_index(part)
         known = self._by_id.get(identity)
         if index is None:
-            call = known or (None if identity or is_named or not self.calls else self.calls[-1])
+            call = known or (None if identity or name or not self.calls else self.calls[-1])
         else:
             call = self._by_index.get(index)
-            if call is not None and identity and call.id and identity != call.id:
-                call = known if known is not None or is_named else call
+            if call is not None and call.is_other(identity, name):
+                call = known if known is not None or name else call
         begins = call is None
         if call is None:
             call = self._begin(index)
             call.is_function = calls_function(part)
+            call.name = name
         if identity and not call.id:
             call.id = identity
             self._by_id[identity] = call
         if index is not None:
             self._by_index[index] = call
+        call.has_arguments = call.has_arguments or has_arguments
         return call, begins
 
     def _begin(self, index: int | None) -> ToolCall:
@@ -85,6 +103,17 @@ class ToolCalls(msgspec.Struct):
         self._next = max(self._next, call.index + 1)
         self.calls.append(call)
         return call
+
+
+def _read_function(part: Members) -> tuple[bytes, bool]:
+    """Return the fingerprint of the name in a part, empty if it has none, and whether it has arguments."""
+    tools = [(open_object(part.get(tool)) or {}, arguments) for tool, arguments in _TOOLS]
+    name = next((fingerprint(tool["name"]) for tool, _ in tools if is_text(tool.get("name"))), b"")
+    return name, any(_has_value(tool.get(arguments)) for tool, arguments in tools)
+
+
+def _has_value(written: msgspec.Raw | None) -> bool:
+    return is_text(written) if first_byte(written) == b'"' else not is_null(written)
 
 
 def calls_function(call: Members) -> bool:

@@ -365,12 +365,19 @@ def _last_usage(events: list[str]) -> Any:
 def _check_indexes(left: list[Block]) -> None:
     """Every call has an index, and the parts of one call have the same one."""
     ids: dict[tuple[str, object], str] = {}
-    for choice, call, _ in _calls(left):
+    names: dict[tuple[str, object], str] = {}
+    """Of the calls that have arguments."""
+    for choice, call, arguments in _calls(left):
         index, identity = call.get("index"), call.get("id")
         assert isinstance(index, int), f"choice {choice}: a call without an index"
         function = call.get("function")
         if isinstance(identity, str) and identity and isinstance(function, dict) and function.get("name"):
             assert ids.setdefault((choice, index), identity) == identity, "two calls with one index"
+        name = function.get("name") if isinstance(function, dict) else None
+        if isinstance(name, str) and name:
+            assert names.get((choice, index), name) == name, "two calls with one index"
+            if arguments:
+                names[choice, index] = name
 
 
 def _calls(blocks: list[Block]) -> Iterator[tuple[str, Json, str]]:

@@ -185,6 +185,13 @@ def test_tool_calls_without_an_index_are_not_mixed() -> None:
     ]
 
 
+def test_tool_calls_with_the_same_index_and_no_id_are_not_mixed() -> None:
+    functions = [{"name": name, "arguments": json.dumps({name: 1})} for name in "fg"]
+    calls = [{"index": 0, "function": function} for function in functions]
+    message = json.loads(joined(event(chunk({"tool_calls": calls})) + DONE))["choices"][0]["message"]
+    assert [call["function"] for call in message["tool_calls"]] == functions
+
+
 def test_a_single_tool_call_without_a_list_is_joined() -> None:
     call = {"index": 0, "id": "a", "function": {"name": "f", "arguments": "{}"}}
     message = json.loads(joined(event(chunk({"tool_calls": call})) + DONE))["choices"][0]["message"]

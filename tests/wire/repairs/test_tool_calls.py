@@ -41,6 +41,21 @@ def test_calls_with_the_same_index_are_distinguished_by_id_and_name() -> None:
     assert arguments(repair(["index_tool_calls"], stream)) == {0: "{}", 1: "{}"}
 
 
+def test_whole_calls_with_the_same_index_and_no_id_are_distinguished_by_name() -> None:
+    stream = part('{"x":1}', "a", index=0) + part('{"y":2}', "b", index=0) + part("", index=0)
+    out = repair(["index_tool_calls"], stream)
+    assert arguments(out) == {0: '{"x":1}', 1: '{"y":2}'}
+    both = event(chunk({"tool_calls": [call for each in (stream,) for call in parts(each)]}))
+    assert arguments(repair(["index_tool_calls"], both)) == {0: '{"x":1}', 1: '{"y":2}'}
+
+
+def test_a_name_that_is_repeated_or_precedes_the_arguments_continues_the_call() -> None:
+    repeated = part("{", "a", index=0) + part("}", "a", index=0)
+    assert arguments(repair(["index_tool_calls"], repeated)) == {0: "{}"}
+    in_pieces = part("", "get_", index=0) + part("", "time", index=0) + part("{}", index=0)
+    assert arguments(repair(["index_tool_calls"], in_pieces)) == {0: "{}"}
+
+
 def test_another_id_without_a_name_continues_the_call() -> None:
     stream = part("{", "f", index=0, id="a") + part("}", index=0, id="made-up-for-this-part")
     assert arguments(repair(["index_tool_calls"], stream)) == {0: "{}"}

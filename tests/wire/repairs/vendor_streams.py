@@ -138,6 +138,16 @@ def _tools(draw: random.Random, asked: bool) -> list[str]:  # noqa: FBT001
     ]
 
 
+def _whole_calls(draw: random.Random, asked: bool) -> list[str]:  # noqa: FBT001
+    """Each call is whole, and has the index 0 and no id."""
+    names = ["weather", "time", "weather"][: draw.randint(1, 3)]
+    calls = [{"index": 0, "function": {"name": name, "arguments": '{"x":1}'}} for name in names]
+    if draw.random() < 0.5:
+        calls = [{**call, "type": "function"} for call in calls]
+    events = [_event(_chunk({"tool_calls": [call]})) for call in calls]
+    return [*events, _event(_chunk({}, "tool_calls")), DONE]
+
+
 def _null_delta(draw: random.Random, asked: bool) -> list[str]:  # noqa: FBT001
     return [_event(_chunk(None)), *_said(draw), _event(_chunk(None, "stop", usage=USAGE)), DONE]
 
@@ -195,6 +205,7 @@ VENDORS: Final[dict[str, _Vendor]] = {
     "minimax": _minimax,
     "one_api": _one_api,
     "tools": _tools,
+    "whole_calls": _whole_calls,
     "null_delta": _null_delta,
     "sse_fields": _sse_fields,
     "two_choices": _two_choices,
