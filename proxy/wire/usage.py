@@ -1,8 +1,8 @@
 """Read the tokens that a response reports, without building its objects, or estimate them (pure).
 
-Only a `usage` that the upstream itself reports counts: a member of the outermost object, or of `response` in
-an event of the Responses API. A member of that name elsewhere can come from the caller, for example in a tool
-that the upstream repeats.
+Only a `usage` that the upstream itself reports counts: a member of the outermost object, and in an event also
+one of `response`, as in the Responses API, or of the first choice, as Moonshot writes it. A member of that
+name elsewhere can come from the caller, for example in a tool that the upstream repeats.
 """
 
 import re
@@ -44,10 +44,16 @@ class _Response(msgspec.Struct):
 class _Event(msgspec.Struct):
     usage: msgspec.Raw = msgspec.Raw()
     response: _Response | msgspec.UnsetType | None = msgspec.UNSET
+    choices: msgspec.Raw = msgspec.Raw()
+
+
+class _Choices(msgspec.Struct, array_like=True):
+    first: _Response
 
 
 _RESPONSE: Final = msgspec.json.Decoder(_Response)
 _EVENT: Final = msgspec.json.Decoder(_Event)
+_CHOICES: Final = msgspec.json.Decoder(_Choices)
 
 
 def read_usage(body: bytes) -> Usage | None:
@@ -140,6 +146,8 @@ def read_event_usage(payload: bytes) -> Usage | None:
         usage = _read_counts(event.usage)
         if usage is None and isinstance(event.response, _Response):
             usage = _read_counts(event.response.usage)
+        if usage is None and memoryview(event.choices).nbytes > len("[]"):
+            usage = _read_counts(_CHOICES.decode(event.choices).first.usage)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return usage

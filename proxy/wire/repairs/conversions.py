@@ -86,7 +86,7 @@ def answer_to_stream(response: bytes, call: Call) -> bytes | None:
     """
     try:
         whole = open_object(response) or {}
-        choices = open_choices(whole)
+        choices = _with_indexes(open_choices(whole))
         deltas = [{**_delta(choice, call), "finish_reason": NULL} for choice in choices]
     except TooManyItems:
         return None
@@ -103,6 +103,14 @@ def answer_to_stream(response: bytes, call: Call) -> bytes | None:
     # Line breaks between members would split the data of an event.
     written = [msgspec.json.format(to_json(chunk), indent=-1) for chunk in chunks]
     return rewrite(b"", written) + DONE
+
+
+def _with_indexes(choices: list[Members]) -> list[Members]:
+    """Give each choice without an index its position."""
+    return [
+        choice if read_index(choice) is not None else {**choice, "index": write(place)}
+        for place, choice in enumerate(choices)
+    ]
 
 
 def _delta(choice: Members, call: Call) -> Members:
@@ -124,7 +132,7 @@ def _end(choice: Members, call: Call) -> Members:
     reason = choice.get("finish_reason")
     content = {"delta": write({})} if call.shape == Shape.CHAT else {"text": write("")}
     return {
-        "index": choice.get("index", write(0)),
+        "index": choice["index"],
         **content,
         "finish_reason": write("stop") if reason is None or is_empty(reason) else reason,
     }
@@ -302,7 +310,7 @@ class AnswerJoiner:
         for name, value in chunk.items():
             if name not in _ONLY_IN_STREAMS and not (name == "usage" and is_null(value)):
                 _update(self._whole, name, value, self._joiner)
-        for part in _read_choices(chunk):
+        for part in _with_indexes(_read_choices(chunk)):
             self._find_choice(read_index(part) or 0).add(part)
 
     def _find_choice(self, index: int) -> _JoinedChoice:
@@ -326,6 +334,12 @@ class AnswerJoiner:
         if not self._ended:
             raise BadResponse(reason="an event stream that ended early, where the caller wanted none")
         self._whole["object"] = write("chat.completion" if self._shape == Shape.CHAT else "text_completion")
+        usages = [choice.members.get("usage", NULL) for choice in choices.values()]
+        written = [usage for usage in usages if not is_empty(usage)]
+        if written and is_empty(
+            self._whole.get("usage")
+        ):  # Moonshot writes it into the last part of a choice.
+            self._whole["usage"] = written[-1]
         closed = [{**choice.close(), "index": write(index)} for index, choice in sorted(choices.items())]
         return restore_halves(to_json({**self._whole, "choices": write(closed)}))
 

@@ -83,8 +83,8 @@ class ValueJoiner:
     ) -> bool:
         """Append each text in the content of a message to the values of the member that it belongs to.
 
-        A part is `{"type": "text", "text": "..."}`, or has thinking, which Mistral nests a level deeper, or a
-        refusal.
+        A part is `{"type": "text", "text": "..."}`, or holds thinking, which Mistral nests a level deeper, or
+        the words with which the model rejects a request.
 
         Returns:
             Whether the content holds nothing else, such as an image; otherwise not all texts are appended.

@@ -221,6 +221,25 @@ def test_only_an_event_is_an_end_marker() -> None:
         joined(event(chunk({"content": "data: [DONE]"})))
 
 
+def test_choices_without_an_index_have_that_of_their_position() -> None:
+    ends = [{"delta": {"content": text}, "finish_reason": "stop"} for text in "AB"]
+    choices = json.loads(joined(event({"choices": ends}) + DONE))["choices"]
+    assert [(each["index"], each["message"]["content"]) for each in choices] == [(0, "A"), (1, "B")]
+    bare = [{name: value for name, value in each.items() if name != "index"} for each in choices]
+    stream = answer_to_stream(json.dumps({"choices": bare}).encode(), CHAT) or b""
+    assert [[part["index"] for part in each["choices"]] for each in payloads(stream)] == [[0, 1], [0, 1]]
+    assert json.loads(joined(stream))["choices"] == choices
+
+
+def test_usage_in_a_choice_becomes_that_of_the_response() -> None:
+    """Moonshot writes it into the last chunk of each choice."""
+    last = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "usage": USAGE}]}
+    stream = event(chunk({"content": "a"})) + event(last)
+    assert json.loads(joined(stream + DONE))["usage"] == USAGE
+    total = {**USAGE, "total_tokens": 99}
+    assert json.loads(joined(stream + event({"choices": [], "usage": total}) + DONE))["usage"] == total
+
+
 def test_an_event_of_too_many_choices_is_an_error() -> None:
     with pytest.raises(InvalidResponse):
         joined(event({"choices": [{}] * (ITEMS_MAX + 1)}))
