@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import re
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple, TypeVar
 
@@ -23,7 +24,7 @@ from proxy.wire.repairs.conversions import (
     lines_to_stream,
 )
 from proxy.wire.repairs.framing import cut_events
-from proxy.wire.repairs.shallow_json import SHORT_BYTES, TooManyItems
+from proxy.wire.repairs.shallow_json import SHORT_BYTES, TooManyItems, is_json
 from proxy.wire.repairs.vendor_errors import TRUE_ERRORS
 from proxy.wire.statuses import OK
 from proxy.wire.usage import Usage, read_stream_usage, read_usage
@@ -33,7 +34,9 @@ WHOLE_BYTES_MAX: Final = 64 << 20
 INLINE_BYTES_MAX: Final = 1 << 20
 """A longer request or response is repaired in a thread, because each MiB takes about 20 ms."""
 _Changed = TypeVar("_Changed")
-_LABELS: Final = {True: EVENT_STREAM + b"; charset=utf-8", False: b"application/json"}
+_EVENTS_LABEL: Final = EVENT_STREAM + b"; charset=utf-8"
+_JSON_LABEL: Final = b"application/json"
+_OBJECT_OR_LIST: Final = re.compile(rb"\s*+[{\[]")
 
 
 class RepairedStart(NamedTuple):
@@ -55,7 +58,7 @@ class RepairedStart(NamedTuple):
 
 
 class ResponseRepairs:
-    """The repairs of the response of one exchange; falsy if there are none.
+    """The repairs of the response of one exchange; falsy if none applies to its endpoint.
 
     Args:
         repairs: The repairs of the route.
@@ -73,12 +76,11 @@ class ResponseRepairs:
         self._caller = caller
 
     def __bool__(self) -> bool:
-        return self._repairs.change_responses
+        return self._call.shape is not None and self._repairs.change_responses
 
     def beginning(self, method: str, status: int, headers: Headers) -> "ResponsePrefix | None":
         """Return a buffer for the start of the response; None if no repair applies to it."""
-        known = self._call.shape is not None
-        is_success = status == OK or (known and method == "POST" and 200 < status < 300)
+        is_success = status == OK or (method == "POST" and 200 < status < 300)
         if not self or content_coding(headers) or not is_success or method in {"HEAD", "OPTIONS"}:
             return None
         content_type = find_header(headers, b"content-type")
@@ -153,16 +155,20 @@ class ResponsePrefix:
         if error is not None:
             return error
         if not self._joins:
-            return RepairedStart(body, is_events=True, content_type=self._label(is_events=True))
+            return RepairedStart(body, is_events=True, content_type=self._label_events())
         events = await _repair_all(stream, body)
         joined = await self._run(self._join, events, inline_max=SHORT_BYTES)
         return joined if isinstance(joined, EmbeddedError) else await self._repair_whole(body, joined)
 
     def _detect_events(self) -> bool | None:
-        """Whether this is an event stream: the first bytes decide where a stream is possible."""
+        """Whether this is an event stream.
+
+        The first bytes decide if the response holds chunks in any case, or if the caller asked for a stream.
+        Otherwise the label does, because a transcription or a list may begin like an event.
+        """
         if self._call.shape is Shape.SPEECH:
             return self._call.streams is True and self._labelled_events
-        if not is_chat(self._call) and (self._labelled_events or self._call.streams is False):
+        if not is_chat(self._call) and (self._labelled_events or self._call.streams is not True):
             return self._labelled_events
         if self._labelled_events and not (TRUE_ERRORS in self._repairs or ANSWER_TO_STREAM in self._repairs):
             return True
@@ -209,7 +215,7 @@ class ResponsePrefix:
             repaired = await _repair_all(stream, events)
             usage = await self._run(read_stream_usage, events) or await self._run(read_stream_usage, repaired)
             return error or RepairedStart(
-                repaired, is_events=True, is_whole=True, content_type=_LABELS[True], usage=usage
+                repaired, is_events=True, is_whole=True, content_type=_EVENTS_LABEL, usage=usage
             )
         return await self._repair_whole(body, body)
 
@@ -221,7 +227,7 @@ class ResponsePrefix:
         repaired = repair_response(self._repairs, self._call, body)
         if isinstance(repaired, EmbeddedError):
             return repaired
-        label = self._label(is_events=False) if self._call.shape != Shape.SPEECH else None
+        label = self._label_whole(repaired)
         events = answer_to_stream(repaired, self._call) if self._streams_whole else None
         if events is None and repaired == received:
             return RepairedStart(repaired, is_events=self._labelled_events, content_type=label)
@@ -229,7 +235,7 @@ class ResponsePrefix:
         usage = (read_stream_usage if self._is_events else read_usage)(received) or read_usage(repaired)
         if events is not None:
             return RepairedStart(
-                events, is_events=True, is_whole=True, content_type=_LABELS[True], usage=usage
+                events, is_events=True, is_whole=True, content_type=_EVENTS_LABEL, usage=usage
             )
         return RepairedStart(repaired, is_events=False, is_whole=True, content_type=label, usage=usage)
 
@@ -241,12 +247,15 @@ class ResponsePrefix:
             return change(body)
         return await self._threads.run(self._caller, functools.partial(change, body))
 
-    def _label(self, *, is_events: bool) -> bytes | None:
-        if LABEL_ANSWER not in self._repairs:
-            return None
-        kind = media_type(self._content_type)
-        fits = kind == EVENT_STREAM if is_events else kind.endswith(b"json")
-        return None if fits else _LABELS[is_events]
+    def _label_events(self) -> bytes | None:
+        """Return the label of a stream, if the upstream's is wrong."""
+        is_wrong = LABEL_ANSWER in self._repairs and not self._labelled_events
+        return _EVENTS_LABEL if is_wrong else None
+
+    def _label_whole(self, body: bytes) -> bytes | None:
+        """Return the label of JSON, if the upstream's is wrong. A transcription, for example, may be text."""
+        is_wrong = LABEL_ANSWER in self._repairs and not media_type(self._content_type).endswith(b"json")
+        return _JSON_LABEL if is_wrong and _OBJECT_OR_LIST.match(body) and is_json(body) else None
 
 
 async def repair_events(stream: StreamRepairer, whole_events: bytes) -> bytes:

@@ -320,3 +320,31 @@ async def test_a_bad_response_is_an_error_that_no_client_retries(run_proxy: RunP
     error = f"Error code: {head.status} - {json.loads(told)}"
     assert head.header("x-should-retry") == ["false"]
     assert kind_of(error) not in RETRIED
+
+
+@pytest.mark.parametrize("repairs", ["common", "dify"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbfid: 5\r\nname: x\r\n\r\nevent: y\r\n",
+        b"data: a\r\n\r\nid: 3\r\n\xff\xfe",
+        b"id: \xff\r\n\r\nx",
+        b"id: 1\n" + b"name: a\n" * 100_000,
+    ],
+    ids=["bom", "invalid text later", "invalid text first", "longer than an event"],
+)
+async def test_a_file_that_begins_like_events_is_downloaded_as_it_is(
+    run_proxy: RunProxy, repairs: str, content: bytes
+) -> None:
+    async def script(talk: Conversation) -> None:
+        await talk.answer(content, "Content-Type: application/octet-stream")
+
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url, options=f'repairs = ["{repairs}"]') as proxy,
+        raw_caller(proxy.url) as caller,
+    ):
+        await caller.send("GET", "/v1/files/f/content")
+        head = await caller.answer()
+        assert (head.status, head.header("content-type")) == (200, ["application/octet-stream"])
+        assert await caller.body(head) == content

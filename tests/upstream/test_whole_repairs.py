@@ -7,9 +7,9 @@ import pytest
 
 from proxy.errors import InvalidResponse
 from proxy.upstream import repaired
-from proxy.upstream.repaired import INLINE_BYTES_MAX, RepairedStart, ResponsePrefix
-from proxy.wire.endpoints import Shape
-from proxy.wire.repairs import SETS, Call, EmbeddedError, Repairs, resolve
+from proxy.upstream.repaired import INLINE_BYTES_MAX, RepairedStart, ResponsePrefix, ResponseRepairs
+from proxy.wire.endpoints import OTHER, TABLE, Shape
+from proxy.wire.repairs import REPAIRS, SETS, Call, EmbeddedError, Repairs, read_call, resolve
 from proxy.wire.repairs.conversions import AnswerJoiner
 from proxy.wire.repairs.deltas import BUILT_MAX
 from proxy.wire.repairs.responses import repair_response
@@ -168,3 +168,65 @@ def test_a_response_that_is_too_long_to_be_converted_is_an_error(
     held = prefix(call, body)
     with pytest.raises(InvalidResponse):
         held.feed(b",1" * 50)
+
+
+# --- what is left alone
+
+TEXTS = {
+    "data": b"data: was lost.\r\n\r\n",
+    "id after a mark": b"\xef\xbb\xbfid: 5\r\nname: x\r\n\r\n",
+    "invalid text": b"id: \xff\r\n\r\nx",
+    "comment": b": a",
+    "subtitles": b"1\n00:00:00,000 --> 00:00:02,000\nHi\n",
+    "tracks": b"WEBVTT\n\n",
+    "sound": b"[Music] Hi",
+    "tags": b"<|zh|><|NEUTRAL|>Hi",
+    "number": b"7",
+    "quotes": b'"Hi"',
+}
+
+
+@pytest.mark.parametrize("label", [b"text/event-stream", b"text/plain"], ids=["events", "text"])
+@pytest.mark.parametrize("body", [b'{"stream": true}', b"--b\r\n", b""], ids=["stream", "form", "none"])
+def test_responses_without_a_shape_are_not_repaired(label: bytes, body: bytes) -> None:
+    """A file may begin like events, and a stream of another API has other rules."""
+    for endpoint in (each for each in (*TABLE, OTHER) if each.shape is None):
+        repairs = ResponseRepairs(resolve(REPAIRS), read_call(endpoint.shape, body))
+        assert not repairs, endpoint.name
+        for method in ("GET", "POST"):
+            assert repairs.beginning(method, 200, [(b"content-type", label)]) is None, endpoint.name
+
+
+@pytest.mark.parametrize("shape", [Shape.TRANSCRIPTION, Shape.TRANSLATION])
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("kind", [b"text/plain; charset=utf-8", b"text/vtt"], ids=["plain", "vtt"])
+async def test_a_transcription_as_text_keeps_its_bytes_and_its_label(
+    shape: Shape, text: str, kind: bytes
+) -> None:
+    """The request is a form, which does not show what the caller asked for."""
+    for name in SETS:
+        held = prefix(read_call(shape, b"--b\r\n"), TEXTS[text], b"", repairs=name, kind=kind)
+        start = await started(held)
+        assert (start.body, start.is_events, start.content_type) == (TEXTS[text], False, None), name
+
+
+@pytest.mark.parametrize(
+    "page", [b"<!DOCTYPE html>", b"\n<HTML>", b"<!-- a -->\n<body >", b"<?xml version='1.0'?>"]
+)
+async def test_a_page_is_no_transcription(page: bytes) -> None:
+    with pytest.raises(InvalidResponse, match="HTML"):
+        await prefix(Call(Shape.TRANSCRIPTION), page, b"", kind=b"text/plain").start(1 << 20)
+
+
+@pytest.mark.parametrize("shape", [Shape.CHAT, Shape.EMBEDDINGS, Shape.RERANK, Shape.TRANSCRIPTION])
+@pytest.mark.parametrize("kind", [b"text/plain", b"application/octet-stream"], ids=["text", "bytes"])
+async def test_json_with_another_label_is_labelled(shape: Shape, kind: bytes) -> None:
+    for body in (b'{"text": "Hi"}', b'\n {"data": []}', b'[{"index": 0}]'):
+        start = await started(prefix(Call(shape), body, repairs="label_answer", kind=kind))
+        assert (start.body, start.content_type) == (body, b"application/json")
+
+
+async def test_only_json_is_labelled_as_json() -> None:
+    for body in (*TEXTS.values(), b"<html>", b"", b"{cut", b'[{"a": 1}'):
+        start = await started(prefix(CHAT, body, repairs="label_answer", kind=b"text/plain"))
+        assert start.content_type != b"application/json", body

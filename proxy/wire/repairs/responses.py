@@ -1,6 +1,7 @@
 """Repairs of whole responses: errors in successful responses first, then the members that clients need."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -36,6 +37,10 @@ from proxy.wire.repairs.vendor_errors import (
 
 _AUDIO: Final = frozenset({Shape.SPEECH, Shape.TRANSCRIPTION, Shape.TRANSLATION})
 _REPLACEMENT: Final = "\ufffd".encode()
+_HTML: Final = re.compile(
+    rb"\s*+(?:<!--.{0,2000}?-->\s*+)?+<(?:!doctype|html|head|body|\?xml)\b", re.IGNORECASE | re.DOTALL
+)
+"""The beginning of a page. A transcription may begin with a tag, such as `<|zh|>` of SenseVoice."""
 _CONTROL: Final = bytes([*range(0x09), *range(0x0E, 0x20)])
 _LENIENT: Final = (b"NaN", b"Infinity", rb"\ud", rb"\uD", b"\x00")
 """What Python reads and strict JSON forbids: some numbers, lone surrogates, UTF-16 and UTF-32."""
@@ -240,7 +245,7 @@ def _check_audio(repairs: Repairs, shape: Shape | None, body: bytes) -> bytes | 
         return error or body
     if shape == Shape.SPEECH and (response is not None or _is_text(body)):
         raise InvalidResponse("text in place of audio")
-    if body.lstrip()[:1] == b"<":
+    if _HTML.match(body):
         raise InvalidResponse("HTML")
     if response is not None and "text" in response and is_null(response["text"]):
         raise InvalidResponse("a transcription without a text")
