@@ -7,6 +7,7 @@ depend on the machine.
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from proxy.chat.deltas import DeltaReader, EventSplitter
 from proxy.credentials.sources.reply import XML_BYTES_MAX, embedded, parse_body
 from proxy.errors import InvalidRequest, ProxyError
+from proxy.upstream.repaired import INLINE_BYTES_MAX
 from proxy.wire.endpoints import CHAT_COMPLETIONS, Shape
 from proxy.wire.error_envelope import forbidden_error, read_error
 from proxy.wire.event_stream import EventFramer
@@ -29,14 +31,14 @@ from proxy.wire.repairs import (
     resolve,
 )
 from proxy.wire.repairs.conversions import AnswerJoiner, answer_to_stream, lines_to_stream
-from proxy.wire.repairs.framing import cut_events
-from proxy.wire.repairs.shallow_json import TooManyItems
-from proxy.wire.repairs.streams import EVENT_BYTES_MAX
+from proxy.wire.repairs.framing import PART_EVENTS, cut_events
+from proxy.wire.repairs.shallow_json import MEMBERS_MAX, OBJECTS_MAX, TooManyItems
+from proxy.wire.repairs.streams import EVENT_BYTES_MAX, EVENT_MEMBERS_MAX, EVENT_OBJECTS_MAX
 from proxy.wire.request_json import read_fields, replace_model
 from proxy.wire.request_model import InspectedRequest, find_models
 from proxy.wire.stream_errors import find_error_code
 from proxy.wire.usage import read_event_usage, read_stream_usage, read_usage, read_usage_in_tail
-from tests.linear_time import KIB, MIB, assert_bounded, chunks
+from tests.linear_time import KIB, MIB, assert_bounded, best_seconds, chunks
 from tests.steps import run_steps
 
 SIZE: Final = 512 * KIB
@@ -302,3 +304,67 @@ def test_an_ordinary_request_is_not_rejected() -> None:
     for shape in SHAPES:
         with contextlib.suppress(InvalidRequest):
             assert read_fields(b'{"model":"m","a":%b}' % value(shape, 10)).model == "m"
+
+
+# --- one turn of the event loop
+
+TURN_SECONDS: Final = 0.05
+"""How long one turn may take on a quiet machine."""
+ITEMS: Final = {
+    "members": b'{"content":null,%b}' % b",".join(b'"%x":0' % number for number in range(1_000)),
+    "null members": b'{"content":null,%b}' % b",".join(b'"%x":null' % number for number in range(200)),
+    "calls": b'{"content":null,"tool_calls":[{"index":0,"function":{"name":"n"},"n":null}]}',
+    "messages": b'{"content":null,"index":0}',
+    "choices": b'{"message":{"content":null}}',
+    "lists of content": b'{"message":{"content":[{"text":"a"}]}}',
+    "choices with calls": b'{"message":{"tool_calls":[{"function":{"arguments":{}}}]}}',
+    "numbers": b'{"index":1,"embedding":[%b]}' % b",".join([b"0.0123456"] * 512),
+    "base64": b'{"embedding":"zczMPQAAgL8AAABA"}',
+    "long base64": b'{"embedding":"%b"}' % (b"zczMPQAAgL8AAABA" * 40),
+    "scores": b'{"score":"0.5","document":"a"}',
+}
+CHOICES: Final = {
+    "empty": b"{},",
+    "null members": b'{"delta":{"tool_calls":[{%b}]}}'
+    % b",".join(b'"%x":null' % number for number in range(200)),
+    "calls": b'{"delta":{"tool_calls":[{"function":{"arguments":{}}}]}}',
+    "lists of content": b'{"delta":{"content":[{"text":"a"}]}}',
+    "ends": b'{"delta":{"content":"a"},"finish_reason":"stop"}',
+    "function calls": b'{"delta":{"function_call":{"name":"a"}}}',
+}
+
+
+def assert_short(run: Callable[[bytes], object], data: bytes) -> None:
+    """Check that a function leaves the event loop after a short time."""
+    seconds = best_seconds(run, data, TURN_SECONDS)
+    assert seconds <= TURN_SECONDS, f"{seconds:.3f} s for {len(data)} bytes: {data[:80]!r}"
+
+
+def repeated(unit: bytes, *, count: int, objects: int, members: int, size: int) -> bytes:
+    """Return items up to each of these bounds, beyond which nothing is repaired in one turn."""
+    most = (objects // unit.count(b"{"), members // max(1, unit.count(b":")), size // (len(unit) + 1))
+    return b",".join([unit] * max(1, min(count, *most)))
+
+
+@pytest.mark.parametrize("unit", ITEMS)
+def test_a_body_that_is_repaired_in_one_turn(unit: str) -> None:
+    """A longer one is repaired in a thread."""
+    most = OBJECTS_MAX - 2
+    items = repeated(ITEMS[unit], count=most, objects=most, members=MEMBERS_MAX, size=INLINE_BYTES_MAX - 100)
+    request = b'{"tools":[],"stream":true,"messages":[%b]}' % items
+    assert_short(lambda body: repair_request(ALL, Shape.CHAT, body), request)
+    for shape, name in {Shape.CHAT: b"choices", Shape.EMBEDDINGS: b"data", Shape.RERANK: b"results"}.items():
+        call = Call(
+            shape, streams=None, inputs=items.count(b'"embedding"'), documents=OBJECTS_MAX, tools=True
+        )
+        assert_short(suppressed(partial(repair_response, ALL, call)), b'{"%b":[%b]}' % (name, items))
+
+
+@pytest.mark.parametrize("count", [1, 40, EVENT_OBJECTS_MAX])
+@pytest.mark.parametrize("unit", CHOICES)
+def test_a_part_of_a_stream_is_repaired_in_one_turn(unit: str, count: int) -> None:
+    bounds = {"objects": EVENT_OBJECTS_MAX - 1, "members": EVENT_MEMBERS_MAX, "size": EVENT_BYTES_MAX - 100}
+    choices = repeated(CHOICES[unit], count=count, **bounds)
+    part = next(cut_events(b'data: {"choices":[%b]}\n\n' % choices * PART_EVENTS))
+    assert_short(lambda events: StreamRepairer(ALL, STREAM).feed(events), part)
+    assert StreamRepairer(ALL, STREAM).feed(part) != part

@@ -31,8 +31,8 @@ from proxy.wire.usage import Usage, read_stream_usage, read_usage
 
 WHOLE_BYTES_MAX: Final = 64 << 20
 """The longest response that is held in memory to be repaired as a whole."""
-INLINE_BYTES_MAX: Final = 1 << 20
-"""A longer request or response is repaired in a thread, because each MiB takes about 20 ms."""
+INLINE_BYTES_MAX: Final = 128 << 10
+"""A longer request or response is repaired in a thread, because one of many small members takes 20 ms."""
 _Changed = TypeVar("_Changed")
 _EVENTS_LABEL: Final = EVENT_STREAM + b"; charset=utf-8"
 _JSON_LABEL: Final = b"application/json"

@@ -24,22 +24,34 @@ _OTHER_LINE: Final = re.compile(rb"(?:^|[\r\n])(?:[^d\r\n]|d[^a]|da[^t]|dat[^a]|
 _STARTS: Final = (b"data: {", b"data:{", b"data: [DONE]", b"data:[DONE]")
 PART_EVENTS: Final = 100
 """Events repaired in one turn of the event loop. A short event takes up to 50 µs."""
-PART_BYTES: Final = 256 * 1024
+PART_OBJECTS: Final = 1_000
+"""Objects repaired in one turn; the last event may exceed it. A choice takes up to 20 µs."""
+PART_BYTES: Final = 64 * 1024
 """Bytes of events repaired in one turn; the last event may exceed it."""
 
 
 def cut_events(whole_events: bytes) -> Iterator[bytes]:
-    """Cut a stream into parts of at most `PART_EVENTS` blocks. A short stream is not copied."""
-    start = events = 0
-    newlines = whole_events.count(b"\n") + whole_events.count(b"\r")  # An event has two at least.
-    if newlines > 2 * PART_EVENTS or len(whole_events) > PART_BYTES:
+    """Cut a stream into parts that can each be repaired in one turn. A short stream is not copied."""
+    start = 0
+    if _is_long(whole_events):
+        events = objects = before = 0
         for end in find_ends(whole_events):
             events += 1
-            if events == PART_EVENTS or end - start > PART_BYTES:
+            objects += whole_events.count(b"{", before, end)
+            before = end
+            if events == PART_EVENTS or objects >= PART_OBJECTS or end - start > PART_BYTES:
                 yield whole_events[start:end]
-                start, events = end, 0
+                start, events, objects = end, 0, 0
     if start < len(whole_events):
         yield whole_events[start:]
+
+
+def _is_long(whole_events: bytes) -> bool:
+    """Whether a stream may be too long for one turn."""
+    size = len(whole_events)
+    if size > PART_BYTES or whole_events.count(b"\n") + whole_events.count(b"\r") > 2 * PART_EVENTS:
+        return True  # An event has two line ends at least.
+    return size > PART_OBJECTS and whole_events.count(b"{") > PART_OBJECTS
 
 
 def split_events(whole_events: bytes) -> list[bytes]:

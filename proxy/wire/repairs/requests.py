@@ -14,7 +14,7 @@ from proxy.wire.repairs.shallow_json import (
     TooManyItems,
     change_items,
     first_byte,
-    has_too_many_objects,
+    holds_too_much,
     is_empty,
     is_null,
     open_list,
@@ -62,7 +62,7 @@ def repair_request(
         InvalidRequest: The body holds token ids that are rejected (`refuse_token_ids`) or not known.
     """
     steps = [step for step in find_steps(repairs, "request", shape) if step.pattern.search(body)]
-    if not steps or has_too_many_objects(body):
+    if not steps or holds_too_much(body):
         return body
     changed = False
     try:

@@ -19,7 +19,7 @@ from proxy.wire.repairs.shallow_json import (
     Members,
     TooManyItems,
     first_byte,
-    has_too_many_objects,
+    holds_too_much,
     is_json,
     is_null,
     open_list,
@@ -109,7 +109,7 @@ def _repair(repairs: Repairs, call: Call, shape: Shape, body: bytes) -> bytes | 
         response = open_object(body)
         if response is None:
             return body  # A lone surrogate cannot be encoded. The client has to deal with it.
-    if has_too_many_objects(body):
+    if holds_too_much(body):
         return body
     if response is None:
         response = {BARE_LIST: msgspec.Raw(body)} if open_list(body) is not None else {}

@@ -26,17 +26,21 @@ VALUES_MAX: Final = 50_000
 SHORT_BYTES: Final = 64 * 1024
 """A text of this size is parsed without counting, because it cannot hold enough to take long."""
 OBJECTS_MAX: Final = 4_000
-"""A short body or event with more objects is not repaired, because each object takes microseconds."""
+"""A short body with more objects is not repaired, because each object takes microseconds."""
 OBJECT_BYTES: Final = 200
 """A long one is not repaired if its objects are shorter than this on average."""
 OBJECTS_OF_LONGEST: Final = 40_000
 """No body with more objects is repaired."""
+MEMBERS_MAX: Final = 200_000
+"""No body with more members is repaired, because they take time even in few objects."""
 FEW_ITEMS: Final = 256
 """Most long lists have fewer items. A decoder of so many is built in a millisecond, one of `ITEMS_MAX` in
 tens of milliseconds."""
 _MATCHES_AT_END: Final = 2
-# Up to the next sign outside of strings. Because it always matches, no byte is searched twice.
-_TO_SIGN: Final = re.compile(rb'(?:[^",\[{]++|"[^"\\]*+(?:\\.[^"\\]*+)*+"?+)*+(?:[,\[{]|\Z)', re.DOTALL)
+_TO_SIGN: Final = rb'(?:[^"%b]++|"[^"\\]*+(?:\\.[^"\\]*+)*+"?+)*+(?:[%b]|\Z)'
+"""Up to the next sign outside of strings. Because it always matches, no byte is searched twice."""
+_TO_VALUE: Final = re.compile(_TO_SIGN % (rb",\[{", rb",\[{"), re.DOTALL)
+_TO_MEMBER: Final = re.compile(_TO_SIGN % (rb":", rb":"), re.DOTALL)
 _ABSENT: Final = msgspec.Raw(b"")
 _OPENING_BRACE, _OPENING_BRACKET, _QUOTE, _N = b'{["n'
 _MEMBERS: Final = msgspec.json.Decoder(Members)
@@ -146,20 +150,29 @@ def is_json(body: bytes) -> bool:
     return True
 
 
-def has_too_many_objects(body: bytes) -> bool:
-    """Whether a body or an event has too many objects to parse."""
-    return body.count(b"{") > max(OBJECTS_MAX, min(len(body) // OBJECT_BYTES, OBJECTS_OF_LONGEST))
+def holds_too_much(body: bytes) -> bool:
+    """Whether a body has too many objects or members to be repaired."""
+    objects_max = max(OBJECTS_MAX, min(len(body) // OBJECT_BYTES, OBJECTS_OF_LONGEST))
+    return holds_more(body, objects_max, MEMBERS_MAX)
+
+
+def holds_more(text: bytes, objects: int, members: int) -> bool:
+    """Whether a text has more objects or members than that; braces within strings count as objects."""
+    return text.count(b"{") > objects or _has_more(text, b":", members, _TO_MEMBER)
 
 
 def has_too_many_values(written: bytes | msgspec.Raw) -> bool:
     """Whether a text holds too many values to build all of them."""
     if is_short(written) or first_byte(written) == b'"':
         return False
-    text = bytes(written)
-    signs = sum(map(text.count, (b",", b"[", b"{")))  # One before each value, and those within strings.
-    if signs <= VALUES_MAX:
+    return _has_more(bytes(written), b",[{", VALUES_MAX, _TO_VALUE)  # One sign before each value.
+
+
+def _has_more(text: bytes, signs: bytes, most: int, to_sign: re.Pattern[bytes]) -> bool:
+    """Whether more than so many signs are outside of strings. Most texts do not have so many in all."""
+    if len(text) <= most or sum(text.count(sign) for sign in signs) <= most:
         return False
-    return any(islice(_TO_SIGN.finditer(text), VALUES_MAX + _MATCHES_AT_END, None))
+    return any(islice(to_sign.finditer(text), most + _MATCHES_AT_END, None))
 
 
 def read_value(written: bytes | None) -> object:
@@ -195,7 +208,10 @@ def first_byte(written: bytes | msgspec.Raw | None) -> bytes:
 
 def is_null(written: bytes | msgspec.Raw | None) -> bool:
     """Whether a member is null or absent."""
-    return first_byte(written) in {b"", b"n"}
+    if written is None:
+        return True
+    view = memoryview(written)
+    return not view or view[0] == _N
 
 
 def is_empty(written: bytes | msgspec.Raw | None) -> bool:

@@ -36,10 +36,9 @@ from proxy.wire.repairs.responses import (
     write_strictly,
 )
 from proxy.wire.repairs.shallow_json import (
-    SHORT_BYTES,
     Members,
     TooManyItems,
-    has_too_many_objects,
+    holds_more,
     is_json,
     is_null,
     is_text,
@@ -114,6 +113,10 @@ _SERVER_WORDS: Final = re.compile(r"server|50[0234]|unavailable", re.IGNORECASE)
 """It also retries after these, but not after an error that is called invalid."""
 EVENT_BYTES_MAX: Final = 1 << 20
 """A longer event, such as an image, is relayed unrepaired, because each MiB takes up to 50 ms."""
+EVENT_OBJECTS_MAX: Final = 2_000
+"""An event of more objects is relayed unrepaired, because a choice takes up to 20 µs."""
+EVENT_MEMBERS_MAX: Final = 40_000
+"""An event of more members is relayed unrepaired, because a member takes up to a microsecond."""
 _CUT: Final = "the response was cut off: the upstream sent "
 
 
@@ -191,7 +194,7 @@ class StreamRepairer:
         """Return the error that a stream begins with; None if there is none.
 
         Such an error can still be sent with its own status. Events without data are skipped. After
-        `PART_EVENTS` of them the search ends, because it takes time in the event loop.
+        one part of them (`cut_events`) the search ends, because it takes time in the event loop.
 
         Args:
             whole_events: The first events, which have to be fed as well.
@@ -434,7 +437,9 @@ def _without_retry(message: str) -> str:
 
 def _is_too_long(block: bytes) -> bool:
     """Whether repairing an event would take too long."""
-    return len(block) > EVENT_BYTES_MAX or (len(block) > SHORT_BYTES and has_too_many_objects(block))
+    if len(block) <= EVENT_OBJECTS_MAX:
+        return False
+    return len(block) > EVENT_BYTES_MAX or holds_more(block, EVENT_OBJECTS_MAX, EVENT_MEMBERS_MAX)
 
 
 def _is_json(payload: bytes) -> bool:
