@@ -102,13 +102,14 @@ def read_payload(block: bytes) -> bytes | None:
 def rewrite(block: bytes, payloads: Sequence[bytes]) -> bytes:
     """Return a block with other data. Each payload becomes one block.
 
-    The lines without data stay in the first block. Without any payload only the comments stay.
+    The lines without data stay in the first block. Without any payload only the comments stay. A blank line
+    before the block stays in any case: it may as well have arrived with the block before.
     """
     others = [line for line in _lines(block) if not _DATA.match(line)]
     if not payloads:
-        return _block([line for line in others if line.startswith(b":")])
+        return _blank_line(block) + _block([line for line in others if line.startswith(b":")])
     first, *more = (b"data: " + payload.replace(b"\n", b"\ndata: ") for payload in payloads)
-    return b"".join([_block([*others, first]), *(_block([data]) for data in more)])
+    return b"".join([_blank_line(block), _block([*others, first]), *(_block([data]) for data in more)])
 
 
 def drop_event_lines(block: bytes) -> bytes:
@@ -121,18 +122,11 @@ def drop_event_lines(block: bytes) -> bytes:
     kept = [line for line in fields if not _EVENT.match(line)]
     if kept == fields and not (kept and comments):
         return block
-    return _block(comments) + _block(kept)
+    return _blank_line(block) + _block(comments) + _block(kept)
 
 
-def lf_newlines(piece: bytes, *, after_cr: bool) -> bytes:
-    """Replace every line end by LF.
-
-    Args:
-        piece: The next part of the stream.
-        after_cr: Whether the part before ended with a CR, to which a leading LF belongs.
-    """
-    if after_cr:
-        piece = piece.removeprefix(b"\n")
+def lf_newlines(piece: bytes) -> bytes:
+    """Replace every line end by LF."""
     if b"\r" not in piece:
         return piece
     return piece.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
@@ -158,6 +152,11 @@ def _lines(block: bytes) -> list[bytes]:
     """Split a block into its lines, without line ends and blank lines."""
     lines = _LINE_END.split(block) if b"\r" in block else block.split(b"\n")
     return [line for line in lines if line]
+
+
+def _blank_line(block: bytes) -> bytes:
+    """Return the blank line that a block begins with, if there is one."""
+    return block[: len(block) - len(block.lstrip(b"\r\n"))]
 
 
 def _block(lines: Sequence[bytes]) -> bytes:

@@ -177,6 +177,8 @@ class StreamRepairer:
         )
         self._begun = False
         self._after_cr = False
+        self._kept_cr = False
+        """Whether the last block was returned with the CR at its end."""
         self._last = b""
         self._answered = False
         self._failed = False
@@ -255,15 +257,22 @@ class StreamRepairer:
         if not self._begun and whole_events:
             self._begun = True
             whole_events = whole_events.removeprefix(BOM)
-        if self._lf and whole_events:
-            after_cr, self._after_cr = self._after_cr, whole_events.endswith(b"\r")
-            whole_events = lf_newlines(whole_events, after_cr=after_cr)
+        if whole_events:
+            is_cut, self._after_cr = self._after_cr, whole_events.endswith(b"\r")
+            if is_cut and whole_events.startswith(b"\n"):  # The second half of a CRLF, which TCP has cut.
+                whole_events = whole_events[1:]
+                if self._kept_cr:
+                    yield b"\n"
+            if self._lf:
+                whole_events = lf_newlines(whole_events)
         for part in cut_events(whole_events):
             separated = self._separate(part)
             for piece in (part,) if separated is part else cut_events(separated):
                 blocks = split_events(piece)
                 repaired = [self._repair(block) for block in blocks]
                 changed = piece if repaired == blocks else b"".join(repaired)
+                if self._after_cr:
+                    self._kept_cr = repaired[-1].endswith(b"\r")
                 self._last = changed or self._last
                 yield changed
 

@@ -1,15 +1,17 @@
 """Blocks and lines: split without loss, and all line ends replaced by LF."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.wire.event_stream import EventFramer
+from proxy.wire.repairs import SETS
 from proxy.wire.repairs.framing import (
     drop_event_lines,
     ends_block,
     is_utf8,
-    lf_newlines,
     read_payload,
     rewrite,
     split_events,
@@ -86,11 +88,6 @@ def test_event_lines_are_dropped_and_comments_get_separate_blocks(block: bytes, 
     assert drop_event_lines(block) == left
 
 
-def test_a_crlf_that_was_cut_is_one_line_end() -> None:
-    assert lf_newlines(b"\ndata: b\r", after_cr=True) == b"data: b\n"
-    assert lf_newlines(b"\ndata: b\r", after_cr=False) == b"\ndata: b\n"
-
-
 @given(LINES, st.lists(st.integers(0, 200), max_size=6))
 def test_all_line_ends_become_lf_whatever_the_cuts(lines: list[bytes], at: list[int]) -> None:
     stream = b"".join(lines)
@@ -118,3 +115,37 @@ def test_dify_reads_only_data_and_comments(lines: list[bytes]) -> None:
 @pytest.mark.parametrize(("piece", "valid"), [(b"x", True), ("你".encode(), True), (b"\xe4\xbd", False)])
 def test_invalid_utf8_is_detected(piece: bytes, valid: bool) -> None:  # noqa: FBT001 - a table
     assert is_utf8(piece) is valid
+
+
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            [
+                *(b'data: {"choices":[{"delta":{"content":"a"}}]}', b": ping", b"data: [DONE]", b""),
+                *(b'data: {"choices":[{}]}', b'data: {"choices":[]}', b'data: {"choices":[{"delta":null}]}'),
+                *(
+                    b'id: 1\ndata: {"choices":[{"delta":{"content":["a"]}}]}',
+                    b'data: {"choices":\ndata: [{}]}',
+                ),
+            ]
+        ),
+        st.sampled_from([b"\n", b"\r\n", b"\r"]),
+        st.sampled_from([2, 2, 2, 3, 4]),
+    ).map(lambda parts: parts[0].replace(b"\n", parts[1]) + parts[1] * parts[2]),
+    max_size=4,
+)
+
+
+@pytest.mark.parametrize("name", [*SETS, "drop_unasked_chunks"])
+@given(EVENTS)
+def test_any_cut_of_a_stream_gives_the_same_bytes(name: str, events: list[bytes]) -> None:
+    """TCP cuts anywhere, and a reader drops an event if a line end before it is lost."""
+    stream = b"".join([b'data: {"choices":[{}]}\r\n\r\n', *events])
+
+    def repaired(*chunks: bytes) -> bytes:
+        framer = EventFramer(1 << 20)
+        return repair([name], *map(framer.feed, chunks), framer.flush())
+
+    whole = repaired(stream)
+    for place in (each.end() for each in re.finditer(rb"[\r\n]", stream)):
+        assert repaired(stream[:place], stream[place:]) == whole, place
