@@ -177,7 +177,7 @@ class ArrivingResponse:
             self.fail(failure)
 
     def feed(self, data: bytes) -> None:
-        """Parse bytes from the connection; a fault becomes the error of the response."""
+        """Parse bytes from the connection; a fault becomes the error of the response, unless it is complete."""
         parser = self._parser
         if parser is None:
             return
@@ -188,8 +188,10 @@ class ArrivingResponse:
         except httptools.HttpParserUpgrade as upgrade:  # a 101: `on_headers_complete` has ended the response
             self.after_upgrade = data[upgrade.args[0] :]
         except httptools.HttpParserError as error:
-            self.surplus = self.ended
-            self._fail_invalid(self._fault or str(error), data)
+            if self.ended:  # Where the reads end must not decide whether a complete response is delivered.
+                self.surplus = True
+            else:
+                self._fail_invalid(self._fault or str(error), data)
         if not self.ended and self.error is None:
             framing = self.meter.received - self.body_bytes - self._accepted
             # httptools copies a trailer as a whole whenever a piece of it arrives, so its length is limited,

@@ -131,6 +131,24 @@ async def test_after_a_doubtful_answer_it_is_closed(answer: bytes) -> None:
         assert await opened(upstream, transport, content=b"{}") == 2
 
 
+SURPLUS_BODIES: Final = {
+    "surplus garbage": b"ok",
+    "surplus answer": b"ok",
+    "surplus chunk": b"",
+    "surplus behind a 204": b"",
+    "surplus behind a long body": b"x" * 400_000,
+}
+
+
+@pytest.mark.parametrize("name", SURPLUS_BODIES)
+async def test_a_complete_response_is_delivered_whatever_follows_in_the_same_read(name: str) -> None:
+    async with raw_upstream(says(DOUBTFUL[name], OK)) as upstream, eager() as transport:
+        response = await send(transport, upstream.url, method="DELETE")
+        assert await finish(response) == SURPLUS_BODIES[name]
+        assert await finish(await send(transport, upstream.url)) == b"ok"
+        assert (upstream.accepted, len(upstream.requests)) == (2, 2)
+
+
 @pytest.mark.parametrize(
     "answer", [*HOSTILE.values(), *BROKEN_BODIES.values()], ids=[*HOSTILE, *BROKEN_BODIES]
 )

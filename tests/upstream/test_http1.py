@@ -114,6 +114,22 @@ HOSTILE: Final = {
     "long status": b"HTTP/1.1 2000 OK\r\nContent-Length: 2\r\n\r\nok",
     "status that is no number": b"HTTP/1.1 abc OK\r\nContent-Length: 2\r\n\r\nok",
 }
+SURPLUS: Final = {
+    "another response": NEXT,
+    "line": b"\r\n",
+    "line feed": b"\n",
+    "byte": b"x",
+    "last chunk": b"0\r\n\r\n",
+    "beginning of a response": b"HTTP/1.1 2",
+    "head of chunks": CHUNKED,
+    "garbage": b"garbage\r\n\r\n",
+    "JSON": b"null",
+    "null byte": b"\0",
+    "invalid response": HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\nokk",
+    "interim response": b"HTTP/1.1 100 Continue\r\n\r\n",
+    "101": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\nx",
+}
+"""Bytes that may follow a complete response."""
 BROKEN_BODIES: Final = {
     "chunk size with a prefix": CHUNKED + b"0x2\r\nok\r\n0\r\n\r\n",
     "signed chunk size": CHUNKED + b"+2\r\nok\r\n0\r\n\r\n",
@@ -222,17 +238,30 @@ def test_a_response_without_a_length_ends_with_its_connection(sound: Sound) -> N
     assert type(reset.error) is httpx2.ReadError
 
 
-@given(
-    st.sampled_from([*SOUND.values()]),
-    st.sampled_from([NEXT, b"\r\n", b"\n", b"x", b"0\r\n\r\n", b"HTTP/1.1 2", CHUNKED]),
-    st.lists(st.integers(0, 300), max_size=6),
-)
-def test_bytes_after_a_response_are_never_part_of_it(sound: Sound, surplus: bytes, at: list[int]) -> None:
-    response = fed(cut(sound.data + surplus, at), sound.method)
-    if response.error is None:  # rejected if garbage arrived with the end of the response
-        assert body_of(response) == sound.body
+def check_surplus(sound: Sound, response: ArrivingResponse) -> None:
+    """Check that a response is as expected, and that the bytes after it were noticed and are not part of it."""
+    assert (response.error, response.ended) == (None, True)
+    assert (response.status, body_of(response)) == (sound.status, sound.body)
     assert response.end() is not End.EXACT
     assert (b"X-Foreign", b"yes") not in response.headers
+
+
+@pytest.mark.parametrize("surplus", SURPLUS.values(), ids=SURPLUS.keys())
+@pytest.mark.parametrize("sound", SOUND.values(), ids=SOUND.keys())
+def test_bytes_after_a_response_do_not_change_it_however_it_is_cut(sound: Sound, surplus: bytes) -> None:
+    for pieces in all_cuts(sound.data + surplus):
+        check_surplus(sound, fed(pieces, sound.method))
+
+
+@given(
+    st.sampled_from([*SOUND.values()]),
+    st.sampled_from([*SURPLUS.values()]) | st.binary(min_size=1, max_size=20),
+    st.lists(st.integers(0, 300), max_size=6),
+)
+def test_bytes_after_a_response_do_not_change_it_in_any_reads(
+    sound: Sound, surplus: bytes, at: list[int]
+) -> None:
+    check_surplus(sound, fed(cut(sound.data + surplus, at), sound.method))
 
 
 @pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE.keys())
