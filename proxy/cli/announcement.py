@@ -5,6 +5,8 @@ import socket
 from proxy.access import uses_default_keys, uses_original_key
 from proxy.cli.banner import print_banner
 from proxy.cli.server import address_of
+from proxy.descriptors import descriptors_max
+from proxy.server.limits import descriptors_for, fit_connections
 from proxy.settings import Access, Settings, mask_url
 from proxy.settings.access import weak_keys
 from proxy.telemetry import get_logger
@@ -25,9 +27,22 @@ def announce(settings: Settings, sockets: list[socket.socket], scheme: str = "ht
         log.warning("chat_secret_unset", meaning="visitors are forgotten at every restart")
     if settings.logs.bodies:
         log.warning("bodies_logged", meaning="prompts and answers are written to the log")
+    _announce_connections(settings.limits.max_connections)
     _announce_keys(settings.access)
     if addresses:
         print_banner(settings, addresses[0])
+
+
+def _announce_connections(wanted: int) -> None:
+    """Warn if the process may not open the files that so many connections need."""
+    fitting = fit_connections(wanted)
+    if fitting < wanted:
+        get_logger("proxy").warning(
+            "connections_limited", max_connections=wanted, in_effect=fitting, open_files_max=descriptors_max(),
+            meaning="each process accepts fewer connections than configured, because each takes two open files",
+            cure=f"raise the hard limit of open files to {descriptors_for(wanted)}: LimitNOFILE of systemd, or "
+            "`ulimit -Hn`; or lower [limits] max_connections",
+        )  # fmt: skip
 
 
 def _announce_keys(access: Access) -> None:

@@ -28,6 +28,7 @@ from proxy.credentials.sharing.host import TokenFolder
 from proxy.drain import Drain
 from proxy.server.certificates import Certificates, TlsContents
 from proxy.server.config import ServerConfig
+from proxy.server.limits import fit_connections
 from proxy.server.other_servers import OURS, serve_on
 from proxy.server.serve import serve as serve_application
 from proxy.server.signals import Signals, Stop
@@ -119,7 +120,7 @@ async def serve_until_stopped(settings: Settings, options: ServeOptions) -> None
             )  # fmt: skip
         else:
             reloads = running(_accept_offers(offers, serve_by, options.certificates, shared.lifeline))
-        max_connections = resolved.limits.max_connections
+        max_connections = fit_connections(resolved.limits.max_connections)
         try:
             async with hard_stop, reloads:
                 if options.kind == OURS:

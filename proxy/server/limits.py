@@ -1,10 +1,11 @@
-"""The bounds of one connection, and the rejection of requests that exceed them."""
+"""The bounds of one connection and of their number, and the rejection of requests that exceed them."""
 
 from http import HTTPStatus
 from typing import Final
 
 import msgspec
 
+from proxy.descriptors import raise_descriptors_max
 from proxy.wire.headers import Headers
 
 BODY_BUFFER_BYTES: Final = 64 * 1024
@@ -33,6 +34,12 @@ UNPROBED_SECONDS: Final = 2.0
 
 FIRST_REQUEST_SECONDS: Final = 1.0
 """A connection that was opened just before a drain may take this long to send its request."""
+SURPLUS_MAX: Final = 256
+"""Connections beyond the limit that are being answered 503; further ones are closed without a response."""
+DESCRIPTORS_OF_CONNECTION: Final = 2
+"""One for the caller, and one for the upstream."""
+DESCRIPTORS_RESERVED: Final = 64 + SURPLUS_MAX
+"""Descriptors for everything else: files, listeners, token sources, Redis, and connections that are rejected."""
 
 
 class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +67,22 @@ class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):
     body_bytes: int = 1024
     response_bytes: int = 1
     requests: int = 100_000
+
+
+def fit_connections(wanted: int) -> int:
+    """Raise the process's limit of open files for so many connections; return how many of them it allows.
+
+    Without a free descriptor, no caller could connect, and no request could reach an upstream.
+    """
+    limit = raise_descriptors_max(descriptors_for(wanted))
+    # Where the reserve would take most of a small limit, the connections share half of it.
+    share = max(limit - DESCRIPTORS_RESERVED, limit / 2) / DESCRIPTORS_OF_CONNECTION
+    return int(min(wanted, max(share, 1)))
+
+
+def descriptors_for(connections: int) -> int:
+    """Return how many open files a process with so many connections needs."""
+    return DESCRIPTORS_OF_CONNECTION * connections + DESCRIPTORS_RESERVED
 
 
 class RequestRejected(Exception):

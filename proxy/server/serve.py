@@ -26,7 +26,7 @@ from proxy.errors import ErrorEnvelope
 from proxy.server.certificates import Certificates
 from proxy.server.config import ServerConfig
 from proxy.server.http1 import Connection
-from proxy.server.limits import FIRST_REQUEST_SECONDS, ConnectionLimits, RequestRejected
+from proxy.server.limits import FIRST_REQUEST_SECONDS, SURPLUS_MAX, ConnectionLimits, RequestRejected
 from proxy.server.request_cycle import App
 from proxy.server.request_head import Scope
 from proxy.server.tls_listener import TlsListener
@@ -37,8 +37,6 @@ from proxy.wire.headers import Headers
 
 TICK_SECONDS: Final = 1.0
 """How often the timeouts of all connections are checked."""
-SURPLUS_MAX: Final = 256
-"""Connections beyond the limit that are being answered 503; further ones are closed without a response."""
 QUIET_SECONDS: Final = 1.0
 """Above the limit, a connection that has waited for a request for longer gives way to a new one."""
 ABORT_SECONDS: Final = 2.0

@@ -27,18 +27,17 @@ With TLS, or where the kernel does not report acknowledgements, no POST is sent 
 
 import asyncio
 import contextlib
-import math
 import select
 import socket
 import ssl
 import struct
-import sys
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import Final, cast
 
 import httpx2
 import msgspec
 
+from proxy.descriptors import descriptors_max
 from proxy.errors import ProxyError
 from proxy.telemetry import get_logger
 from proxy.upstream.dialing import Dialer
@@ -398,7 +397,7 @@ class ConnectionPool:
         """After a longer time, the upstream may be about to close the connection."""
         self._silent_count = 0
         self._distrusted_until = float("-inf")
-        self._idle_max = min(IDLE_CONNECTIONS_MAX, IDLE_CONNECTIONS_SHARE * _descriptors_max())
+        self._idle_max = min(IDLE_CONNECTIONS_MAX, IDLE_CONNECTIONS_SHARE * descriptors_max())
 
     async def open(self, seconds: float | None) -> GuardedConnection:
         """Open a connection; see `Dialer.open`."""
@@ -571,15 +570,6 @@ class UpstreamConnector:
         if self._is_closed:
             pool.close()
         return pool
-
-
-def _descriptors_max() -> float:
-    if sys.platform == "win32":
-        return math.inf
-    import resource  # not on Windows
-
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return math.inf if soft == resource.RLIM_INFINITY else soft
 
 
 async def _pieces(body: bytes) -> AsyncIterator[bytes]:

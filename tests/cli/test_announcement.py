@@ -8,11 +8,18 @@ import pytest
 from structlog.testing import capture_logs
 from structlog.typing import EventDict
 
+from proxy.cli import announcement
 from proxy.cli.announcement import announce
 from proxy.secret import MASK
 from proxy.settings import load_settings
 
 OPERATORS_KEY = "sk-canary-of-the-operator"
+
+
+@pytest.fixture(autouse=True)
+def unlimited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every number of connections fit, whatever this machine allows."""
+    monkeypatch.setattr(announcement, "fit_connections", lambda wanted: wanted)
 
 
 def announced(
@@ -75,3 +82,13 @@ def test_the_log_says_that_the_originals_key_is_rejected(
     assert OPERATORS_KEY not in repr(lines)
     lines, _ = announced(tmp_path, capsys, '[access]\nmode = "open"\n')
     assert "original_key_rejected" not in [line["event"] for line in lines]
+
+
+def test_a_limit_of_open_files_that_is_too_low_causes_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announcement, "fit_connections", lambda _wanted: 352)
+    lines, _ = announced(tmp_path, capsys, keys(OPERATORS_KEY), "[limits]\nmax_connections = 2000\n")
+    (line,) = [line for line in lines if line["event"] == "connections_limited"]
+    assert (line["max_connections"], line["in_effect"], line["log_level"]) == (2000, 352, "warning")
+    assert "raise the hard limit of open files to 4320" in line["cure"]

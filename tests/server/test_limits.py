@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
+import math
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from proxy.server import http1, serve
+from proxy.server import http1, limits, serve
 from proxy.server.http1 import Connection
 from proxy.server.limits import ConnectionLimits
 from tests.loopback import until
@@ -149,6 +150,19 @@ async def test_of_many_rejected_connections_some_are_closed_without_a_response(
                 assert await caller.rest() == b""
         for caller in callers:
             caller.writer.close()
+
+
+@pytest.mark.parametrize(
+    ("open_files", "fitting"),
+    [(math.inf, 10_000), (65_536, 10_000), (20_320, 10_000), (20_319, 9_999), (1024, 352), (256, 64), (3, 1)],
+)
+def test_two_open_files_for_each_connection_and_a_reserve_must_fit(
+    monkeypatch: pytest.MonkeyPatch, open_files: float, fitting: int
+) -> None:
+    wanted = list[int]()
+    monkeypatch.setattr(limits, "raise_descriptors_max", lambda files: wanted.append(files) or open_files)
+    assert limits.fit_connections(10_000) == fitting
+    assert wanted == [20_320]
 
 
 # --- clocks
