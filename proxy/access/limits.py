@@ -131,10 +131,10 @@ def _estimate(record: ExchangeRecord, endpoint: Endpoint) -> Usage:
 
 
 def _ran(record: ExchangeRecord, endpoint: Endpoint) -> bool:
-    """Whether an exchange may have run a model: it succeeded, or its caller left before a response began."""
+    """Whether an exchange may have run a model: it succeeded, or an upstream got it and did not answer."""
     if endpoint.charge is Charge.NOTHING or not (record.bytes_up or record.method in _WRITING):
         return False
-    return record.succeeded or (record.attempts > 0 and record.headers_at is None and not record.outcome)
+    return record.succeeded or record.unanswered
 
 
 class _RateLimit(TypedDict):

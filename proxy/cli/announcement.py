@@ -38,10 +38,11 @@ def _announce_connections(wanted: int) -> None:
     fitting = fit_connections(wanted)
     if fitting < wanted:
         get_logger("proxy").warning(
-            "connections_limited", max_connections=wanted, in_effect=fitting, open_files_max=descriptors_max(),
-            meaning="each process accepts fewer connections than configured, because each takes two open files",
-            cure=f"raise the hard limit of open files to {descriptors_for(wanted)}: LimitNOFILE of systemd, or "
-            "`ulimit -Hn`; or lower [limits] max_connections",
+            "connections_limited", max_connections=wanted, in_effect=fitting,
+            open_files_max=descriptors_max(),
+            meaning="each process accepts fewer connections than configured: each takes two open files",
+            cure=f"raise the hard limit of open files to {descriptors_for(wanted)} (LimitNOFILE of systemd, "
+            "`ulimit -Hn`), or lower [limits] max_connections",
         )  # fmt: skip
 
 

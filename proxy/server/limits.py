@@ -39,7 +39,7 @@ SURPLUS_MAX: Final = 256
 DESCRIPTORS_OF_CONNECTION: Final = 2
 """One for the caller, and one for the upstream."""
 DESCRIPTORS_RESERVED: Final = 64 + SURPLUS_MAX
-"""Descriptors for everything else: files, listeners, token sources, Redis, and connections that are rejected."""
+"""Descriptors for everything else: files, listeners, token sources, Redis, rejected connections."""
 
 
 class ConnectionLimits(msgspec.Struct, frozen=True, kw_only=True):

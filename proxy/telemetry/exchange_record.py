@@ -87,11 +87,13 @@ class ExchangeRecord(msgspec.Struct):
     completion_tokens: int | None = None
     """The tokens that the upstream reported, or an estimate."""
     usage_estimated: bool = False
-    """Whether the tokens are an estimate, because the upstream did not report them or the caller left."""
+    """Whether the tokens are an estimate, because the upstream's report is missing or incomplete."""
     tokens_counted: int = 0
     """How many of them have been added to the budget of the caller."""
     succeeded: bool = False
     """Whether the upstream's status was a success."""
+    unanswered: bool = False
+    """Whether an upstream received the request, and its response did not begin or was not a usable one."""
     quiet: bool = False
     """Whether to log at debug level, because probes of orchestrators would drown the other lines."""
     span: ExchangeSpan | None = None
@@ -114,6 +116,13 @@ class ExchangeRecord(msgspec.Struct):
             self.succeeded = False
             self.replays = self.events_unreported = 0
             self.discard_attempt()
+
+    def note_unanswered(self) -> None:
+        """Note that an upstream received the request, and may work on it although no response arrives.
+
+        Another attempt does not undo that.
+        """
+        self.unanswered = True
 
     def discard_attempt(self) -> None:
         """Subtract bytes that were counted but never sent."""

@@ -154,12 +154,12 @@ class UpstreamClient(AsyncOpenAI):
         try:
             use = self._use_token(request)
             if use is None:
-                response, redactor = await self._send(request, None)
+                response, redactor = await self._send(request, None, record)
             else:
                 rejection = (0, b"")
                 while (token := await _token(use, request.clock)) is not None:
                     record.generation, record.replays = token.generation, use.sends - 1
-                    response, redactor = await self._send(request, token)
+                    response, redactor = await self._send(request, token, record)
                     if not await self._rejects(response):
                         break
                     rejection = response.status, redactor.redact(await self._read_rejection(response))
@@ -208,7 +208,9 @@ class UpstreamClient(AsyncOpenAI):
         status, body = rejection
         return forbidden_error(status, body)
 
-    async def _send(self, request: UpstreamRequest, token: Token | None) -> tuple[UpstreamResponse, Redactor]:
+    async def _send(
+        self, request: UpstreamRequest, token: Token | None, record: ExchangeRecord
+    ) -> tuple[UpstreamResponse, Redactor]:
         """Send a request; return the response, and what masks secrets in it."""
         dropped = self._dropped_headers
         headers = [pair for pair in request.headers if pair[0].replace(b"_", b"-") not in dropped]
@@ -224,8 +226,9 @@ class UpstreamClient(AsyncOpenAI):
         try:
             if request.subprotocols is None:
                 response = await transport.send(
-                    request.method, self._origin, target, headers, request.body, connect=connect
-                )
+                    request.method, self._origin, target, headers, request.body,
+                    connect=connect, unanswered=record.note_unanswered,
+                )  # fmt: skip
             else:
                 response = await transport.open_socket(
                     self._origin, target, headers, request.subprotocols, connect=connect

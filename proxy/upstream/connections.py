@@ -31,7 +31,7 @@ import select
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import Final, cast
 
 import httpx2
@@ -261,6 +261,11 @@ class GuardedConnection(asyncio.Protocol):
         if turn is None or not turn.reused or turn.response.meter.received:
             return False
         return turn.unsolicited or turn.undelivered or turn.response.method in _IDEMPOTENT
+
+    def may_have_run(self) -> bool:
+        """Whether the upstream may act on the last request: it was sent completely, and may have arrived."""
+        turn = self._turn
+        return turn is not None and turn.written and not turn.unsolicited and not turn.undelivered
 
     def close(self) -> None:
         """Close at once, dropping unwritten bytes, and without a TLS shutdown."""
@@ -527,8 +532,13 @@ class UpstreamConnector:
         body: bytes | AsyncIterable[bytes],
         *,
         connect: float | None,
+        unanswered: Callable[[], None] | None = None,
     ) -> tuple[GuardedConnection, ArrivingResponse]:
         """Send a request, and again if a used connection turned out to be dead.
+
+        Args:
+            method, origin, target, headers, body, connect: See `UpstreamTransport.send`.
+            unanswered: Called if the upstream may act on the request, and its response does not arrive.
 
         Returns:
             The response, whose head has arrived, and its connection, which the caller releases.
@@ -556,6 +566,8 @@ class UpstreamConnector:
                 used = None
             finally:
                 if not has_response:
+                    if unanswered is not None and connection.may_have_run():
+                        unanswered()
                     connection.discard()
 
     def close(self) -> None:

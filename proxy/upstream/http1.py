@@ -177,7 +177,7 @@ class ArrivingResponse:
             self.fail(failure)
 
     def feed(self, data: bytes) -> None:
-        """Parse bytes from the connection; a fault becomes the error of the response, unless it is complete."""
+        """Parse bytes from the connection; a fault before the end of the response becomes its error."""
         parser = self._parser
         if parser is None:
             return

@@ -14,7 +14,15 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from proxy.errors import Aborted, BadResponse, InvalidResponse, ProxyError, UpstreamTimeout
+from proxy.errors import (
+    Aborted,
+    BadResponse,
+    Draining,
+    InvalidResponse,
+    ProxyError,
+    UpstreamError,
+    UpstreamTimeout,
+)
 from proxy.settings import Limits
 from proxy.telemetry import ExchangeRecord
 from proxy.upstream.clock import ExchangeClock
@@ -96,7 +104,10 @@ class Attempt(msgspec.Struct, frozen=True):
                 is_stream = True
                 closing.push_async_callback(response.aclose)
             return relayed
-        except Exception:  # Also a defect of ours. Without a response, only a caller who leaves is charged.
+        except Exception as error:  # Also a defect of ours, which is not charged.
+            cut_off = isinstance(error, UpstreamError | Draining) and not isinstance(error, InvalidResponse)
+            if self.record.succeeded and cut_off:
+                self.record.note_unanswered()
             self.record.succeeded = False
             raise
         finally:

@@ -54,6 +54,7 @@ class UpstreamTransport(httpx2.AsyncBaseTransport):
         body: bytes | AsyncIterable[bytes],
         *,
         connect: float | None,
+        unanswered: Callable[[], None] | None = None,
     ) -> "UpstreamResponse":
         """Send one request; the body of the response is unread.
 
@@ -65,12 +66,14 @@ class UpstreamTransport(httpx2.AsyncBaseTransport):
                 is that of a streamed body.
             body: The whole body, or a stream.
             connect: The timeout for the connection, in seconds.
+            unanswered: Called if the upstream may act on the request, and no response arrives, whatever ended
+                the wait for it.
 
         Raises:
             httpx2.TransportError: There is no response.
         """
         connection, response = await self._connector.send(
-            method, origin, target, headers, body, connect=connect
+            method, origin, target, headers, body, connect=connect, unanswered=unanswered
         )
         return UpstreamResponse(
             response.status, response.headers, response.version, response=response, connection=connection

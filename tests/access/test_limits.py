@@ -537,6 +537,105 @@ async def test_endpoints_without_a_model_cost_nothing(
     assert "prompt_tokens" not in proxy.exchanges[0]
 
 
+async def never_answers(talk: Conversation) -> None:
+    """Send nothing."""
+    await talk.caller_left()
+
+
+async def answers_without_a_body(talk: Conversation) -> None:
+    """Send the head of a response only."""
+    await talk.say(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 9\r\n\r\n")
+    await talk.caller_left()
+
+
+async def disconnects(talk: Conversation) -> None:
+    """Close the connection instead of an answer."""
+    talk.writer.close()
+
+
+async def breaks_off(talk: Conversation) -> None:
+    """Close the connection after the head of a response."""
+    await talk.say(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n")
+    talk.writer.close()
+
+
+async def speaks_no_http(talk: Conversation) -> None:
+    """Send something else than a response."""
+    await talk.say(b"garbage\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("script", "status"),
+    [
+        (never_answers, 504),
+        (answers_without_a_body, 504),
+        (disconnects, 502),
+        (breaks_off, 502),
+        (speaks_no_http, 502),
+    ],
+    ids=["no answer", "no body", "no answer and closed", "no body and closed", "not HTTP"],
+)
+async def test_a_request_that_an_upstream_received_and_did_not_answer_is_charged_its_prompt(
+    run_proxy: RunProxy, script: Callable[[Conversation], Awaitable[None]], status: int
+) -> None:
+    options = "timeouts = { first_byte = 0.2 }"
+    async with (
+        raw_upstream(script) as upstream,
+        run_proxy(upstream.url, more=BUDGET, options=options) as proxy,
+        raw_caller(proxy.url) as caller,
+        raw_caller(proxy.url) as again,
+    ):
+        await caller.send("POST", CHAT, JSON, body=LONG, key=KEY)
+        assert (await caller.answer()).status == status
+        await until(lambda: bool(proxy.exchanges))
+        assert (await ask(again))[0].status == 429
+    line = proxy.exchanges[0]
+    assert (line["prompt_tokens"], line["completion_tokens"]) == (len(LONG) // 4, 0)
+    assert line["usage_estimated"] is True
+
+
+async def test_an_attempt_that_was_not_answered_is_charged_although_the_fallback_rejects_the_request(
+    run_proxy: RunProxy,
+) -> None:
+    async with raw_upstream(disconnects) as upstream, raw_upstream(refuses) as backup:
+        more = f'{BUDGET}\n[upstreams.backup]\nbase_url = "{backup.url}/v1"\n'
+        async with (
+            run_proxy(upstream.url, more=more, options='fallback = "backup"') as proxy,
+            raw_caller(proxy.url) as caller,
+        ):
+            await caller.send("POST", CHAT, JSON, body=LONG, key=KEY)
+            assert (await caller.answer()).status == 400
+            await until(lambda: bool(proxy.exchanges))
+    assert proxy.exchanges[0]["prompt_tokens"] == len(LONG) // 4
+
+
+async def fails(talk: Conversation) -> None:
+    """Answer with an error of the upstream."""
+    await talk.answer(b"{}", JSON, status="504 Gateway Timeout")
+
+
+async def redirects(talk: Conversation) -> None:
+    """Answer with a redirect."""
+    await talk.answer(b"", "Location: /", status="307 Temporary Redirect")
+
+
+@pytest.mark.parametrize(
+    ("script", "status"),
+    [(None, 502), (fails, 504), (redirects, 502)],
+    ids=["unreachable", "error", "redirect"],
+)
+async def test_a_request_that_an_upstream_did_not_receive_or_rejected_costs_nothing(
+    run_proxy: RunProxy, script: Callable[[Conversation], Awaitable[None]] | None, status: int
+) -> None:
+    async with raw_upstream(script or ok) as upstream:
+        url = upstream.url if script else "http://127.0.0.1:9"
+        async with run_proxy(url, more=BUDGET) as proxy, raw_caller(proxy.url) as caller:
+            await caller.send("POST", CHAT, JSON, body=LONG, key=KEY)
+            assert (await caller.answer()).status == status
+            await until(lambda: bool(proxy.exchanges))
+    assert "prompt_tokens" not in proxy.exchanges[0]
+
+
 @pytest.mark.parametrize(
     ("path", "content_type", "body", "status", "code"),
     [

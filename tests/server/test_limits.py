@@ -159,10 +159,12 @@ async def test_of_many_rejected_connections_some_are_closed_without_a_response(
 def test_two_open_files_for_each_connection_and_a_reserve_must_fit(
     monkeypatch: pytest.MonkeyPatch, open_files: float, fitting: int
 ) -> None:
-    wanted = list[int]()
-    monkeypatch.setattr(limits, "raise_descriptors_max", lambda files: wanted.append(files) or open_files)
+    def raise_descriptors_max(wanted: int) -> float:
+        assert wanted == 20_320
+        return open_files
+
+    monkeypatch.setattr(limits, "raise_descriptors_max", raise_descriptors_max)
     assert limits.fit_connections(10_000) == fitting
-    assert wanted == [20_320]
 
 
 # --- clocks

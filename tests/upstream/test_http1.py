@@ -239,7 +239,7 @@ def test_a_response_without_a_length_ends_with_its_connection(sound: Sound) -> N
 
 
 def check_surplus(sound: Sound, response: ArrivingResponse) -> None:
-    """Check that a response is as expected, and that the bytes after it were noticed and are not part of it."""
+    """Check that a response is as expected, and that bytes after it were noticed and are no part of it."""
     assert (response.error, response.ended) == (None, True)
     assert (response.status, body_of(response)) == (sound.status, sound.body)
     assert response.end() is not End.EXACT
