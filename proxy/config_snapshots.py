@@ -47,12 +47,11 @@ class ConfigSnapshots:
             Exception: The services cannot be built; then nothing has changed.
         """
         opened: asyncio.Future[Services] = asyncio.get_running_loop().create_future()
-        group = self._group
-        group.create_task(self._keep_open(settings, self._current, opened))
+        self._group.create_task(self._keep_open(settings, opened))
         services = await opened
         previous, self._current = self._current, services
         services.credentials.take_charge()
-        self._open = [other for other in self._open if not other.users.may_close] + [services]
+        self._open.append(services)
         if previous is not None:
             previous.users.retire()
             self._forget_removed_callers(previous.settings)
@@ -80,15 +79,14 @@ class ConfigSnapshots:
         for services in self._open:
             services.users.close_now()
 
-    async def _keep_open(
-        self, settings: Settings, previous: Services | None, opened: asyncio.Future[Services]
-    ) -> None:
+    async def _keep_open(self, settings: Settings, opened: asyncio.Future[Services]) -> None:
         """Open services, and close them in the same task when nothing uses them any more."""
         try:
-            async with open_services(settings, self._state, previous) as services:
+            async with open_services(settings, self._state, self._current) as services:
                 if not opened.cancelled():
                     opened.set_result(services)
                 await services.users.wait_until_unused()
+                self._open = [other for other in self._open if other is not services]
             # Requests that have ended since the reload have counted their callers again.
             self._forget_removed_callers(settings)
         except Exception as error:  # In the task group it would end the whole service.

@@ -211,7 +211,7 @@ async def open_services(
         credentials.prefetch()
         token_texts = await open_token_texts(settings)
         routing = Routing(settings, clients, None if previous is None else previous.routing)
-        yield Services(
+        services = Services(
             settings=settings,
             worker=state,
             access=AccessControl(settings.access, () if settings.cors is None else settings.cors.origins),
@@ -228,6 +228,8 @@ async def open_services(
                 functools.partial(_read_worker, settings, state),
             ),
         )
+        previous = known = None  # This frame lives as long as the services, and they may be freed before.
+        yield services
 
 
 def _read_worker(settings: Settings, state: WorkerState) -> WorkerReading:

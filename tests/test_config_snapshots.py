@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import re
 import ssl
+import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -69,6 +71,16 @@ async def test_a_new_key_is_accepted_and_the_old_one_is_not(run_proxy: RunProxy,
         assert await status_of(caller) == 200
         await put_in_force(proxy, settings(tmp_path, upstream.url, key="sk-new-key-91"))
         assert [await status_of(caller), await status_of(caller, "sk-new-key-91")] == [401, 200]
+
+
+async def test_a_replaced_configuration_that_nothing_uses_is_freed(
+    run_proxy: RunProxy, tmp_path: Path
+) -> None:
+    # No request is sent: the cancelled timers of asyncio refer to what they would have ended for minutes.
+    async with raw_upstream(ok) as upstream, run_proxy(upstream.url) as proxy:
+        replaced = weakref.ref(app_parts(proxy.app).snapshots.current.routing)
+        await put_in_force(proxy, settings(tmp_path, upstream.url))
+        await until(lambda: gc.collect() >= 0 and replaced() is None)
 
 
 async def test_a_stream_keeps_the_settings_that_it_started_with(run_proxy: RunProxy, tmp_path: Path) -> None:
