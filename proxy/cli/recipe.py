@@ -31,6 +31,7 @@ from proxy.recipe.outline import outline
 from proxy.recipe.phrases import language_of, translator
 from proxy.recipe.reply import Reading, parse_reply, read_reply, reading_for
 from proxy.recipe.shell_words import ComputedLine, CurlLineError, UnfinishedLine, split_words
+from proxy.recipe.windows_words import windows_words
 from proxy.settings import CredentialSettings, Logs, load_settings
 from proxy.telemetry import configure_logs
 
@@ -164,15 +165,15 @@ def read_curl_line(begun: str = "") -> str:
 
 
 def _is_complete(text: str) -> bool:
+    if text.rstrip("\r\n").endswith(("\\", "^", "`")):
+        return False
     try:
-        split_words(text)
+        _ = windows_words(text) or split_words(text)
     except UnfinishedLine:
         return False
     except CurlLineError:
         return bool(_LOOKS_LIKE_A_REQUEST.search(text))
-    if not _LOOKS_LIKE_A_REQUEST.search(text) or text.count("@{") > text.count("}"):
-        return False  # Variables before the command, or a hash table of PowerShell.
-    return not text.rstrip("\r\n").endswith(("\\", "^", "`"))
+    return bool(_LOOKS_LIKE_A_REQUEST.search(text))  # Otherwise these are variables before the command.
 
 
 def _with_absolute_files(request: CurlRequest) -> CurlRequest:

@@ -32,6 +32,8 @@ FORM: Final = "application/x-www-form-urlencoded"
 _TYPOGRAPHIC: Final = ("\u201c", "\u201d", "\u2018", "\u2019", "\uff02", "\u2013", "\u2014")
 """The quotes and dashes that word processors and chat programs write instead of `"`, `'`, `-` and `--`."""
 _CURL: Final = re.compile(r"\bcurl\b")
+_ASSIGNMENT: Final = re.compile(r"(?P<name>[A-Za-z_]\w*)=")
+_PROXY_NAMES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy"})
 _NOT_IN_USER: Final = re.compile(f"[^A-Za-z0-9._~:%{OPEN}{CLOSE}-]")
 """Characters of `-U` that are escaped in a URL; not `%`, because curl decodes `%XX` there."""
 METHODS: Final = ("GET", "POST", "PUT", "PATCH")
@@ -83,6 +85,10 @@ def parse_curl(line: str, read_file: ReadFile = lambda name: Path(name).read_byt
     words = words[1:] if words[:1] in (["$"], ["%"], ["#"]) else words
     if words and Path(words[0]).name.lower() in {"curl", "curl.exe"}:
         words = words[1:]
+    elif words and (assignment := _ASSIGNMENT.match(words[0])):
+        if assignment["name"].lower() in _PROXY_NAMES:
+            raise CurlLineError(f"{assignment['name']}=: variables before curl are not read: write -x instead")
+        raise ComputedLine
     elif words and "://" not in words[0] and not words[0].startswith("-"):
         if _CURL.search(line):
             raise ComputedLine  # it sets variables, or pipes a body to curl
@@ -99,7 +105,7 @@ class _Parser:
         self._options = options
         self._notes = notes
         self._url = _split_url(options.urls)
-        self._headers = _headers(options)
+        self._headers, self._replaced = _headers(options)
         self._body = joined(options.data, read_file)
         self._default_type()
 
@@ -155,7 +161,7 @@ class _Parser:
         if self._body is not None and json:
             if self._header("content-type") is None:
                 self._headers["Content-Type"] = "application/json"
-            if self._header("accept") is None:
+            if "accept" not in self._replaced:
                 self._headers["Accept"] = "application/json"
 
     def _read_body(self) -> tuple[object, dict[str, str] | None]:
@@ -185,13 +191,16 @@ class _Parser:
         return value
 
     def _basic(self) -> tuple[str, str] | None:
-        """Return user and password from `--user`, the URL, or an Authorization header."""
+        """Return user and password from an Authorization header, `--user` or the URL, in the order of curl."""
         user = self._options.last("user")
         if user is None and "@" in self._url.netloc:
             user = unquote(self._url.netloc.rpartition("@")[0])
-        authorization = self._header("authorization") or ""
-        if user is None and authorization[:6].lower() == "basic ":
-            user = _decoded(authorization[6:].strip())
+        authorization = self._header("authorization")
+        if authorization is not None or "authorization" in self._replaced:
+            if user is not None:
+                self._notes.append("-u is ignored: as in curl, the Authorization header replaces it")
+            scheme, _, credentials = (authorization or "").partition(" ")
+            user = _decoded(credentials.strip()) if scheme.lower() == "basic" else None
         if user is None:
             return None
         name, colon, password = user.partition(":")
@@ -240,37 +249,45 @@ def _split_url(urls: tuple[str, ...]) -> SplitResult:
     return parts
 
 
-def _headers(options: Options) -> dict[str, str]:
-    """Return headers by name. Repeated ones are joined (RFC 9110 5.2), empty ones removed."""
+def _headers(options: Options) -> tuple[dict[str, str], frozenset[str]]:
+    """Return headers by name, and the lower-case names of those of `-H`, which replace those of other options.
+
+    Repeated ones are joined (RFC 9110 5.2). A `-H` without a value removes a header.
+    """
     headers: dict[str, str] = {}
-    names = {"user-agent": "User-Agent", "referer": "Referer", "oauth2-bearer": "Authorization"}
-    lines = [f"{names[name]}: {options.last(name)}" for name in names if options.last(name) is not None]
-    lines = [line.replace(": ", ": Bearer ", 1) if line.startswith("Auth") else line for line in lines]
-    for line in [*lines, *_cookies(options), *options.values.get("header", ())]:
+    replaced = set()
+    for line in options.values.get("header", ()):
         if line.startswith("@"):
             raise CurlLineError("-H @FILE: headers are not read from files: write them into the line")
-        name, colon, value = line.partition(":")
+        name, colon, value = (part.strip() for part in line.partition(":"))
         if not colon and line.endswith(";"):
-            name, value = line[:-1], ""
-        elif not value.strip():
-            continue
-        if not name.strip():
+            name = line[:-1].strip()
+        elif not colon or not name:
             raise CurlLineError("-H: write a header as Name: value")
-        known = next((key for key in headers if key.lower() == name.strip().lower()), None)
-        if known is not None and known.lower() in _SINGLE_HEADERS:
-            del headers[known]
-        elif known is not None:
-            between = "; " if known.lower() == "cookie" else ", "
-            value = headers.pop(known) + between + value.strip()
-        headers[name.strip()] = value.strip()
-    return headers
+        replaced.add(name.lower())
+        if colon and not value:
+            continue
+        known = next((key for key in headers if key.lower() == name.lower()), None)
+        if known is None:
+            headers[name] = value
+        elif known.lower() not in _SINGLE_HEADERS:
+            headers[name] = headers.pop(known) + ("; " if known.lower() == "cookie" else ", ") + value
+        elif headers[known] != value:
+            raise CurlLineError(f"-H: {known} occurs twice with different values")
+    others = {"User-Agent": options.last("user-agent"), "Referer": options.last("referer"), **_cookies(options)}
+    bearer = options.last("oauth2-bearer")
+    others["Authorization"] = None if bearer is None else f"Bearer {bearer}"
+    for name, given in others.items():
+        if given and name.lower() not in replaced:
+            headers[name] = given.strip()
+    return headers, frozenset(replaced)
 
 
-def _cookies(options: Options) -> list[str]:
+def _cookies(options: Options) -> dict[str, str]:
     cookies = options.values.get("cookie", ())
     if any("=" not in cookie for cookie in cookies):
         raise CurlLineError("-b FILE: cookies are not read from files: write them as name=value")
-    return [f"Cookie: {'; '.join(cookies)}"] if cookies else []
+    return {"Cookie": "; ".join(cookies)} if cookies else {}
 
 
 def _decoded(text: str) -> str | None:

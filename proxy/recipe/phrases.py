@@ -162,9 +162,38 @@ CHINESE: Final[Mapping[str, str]] = {
     "-method: without it PowerShell sends GET without a body: add -Method Post": (
         "-method：没有它，PowerShell 发送不带请求体的 GET：请加上 -Method Post"
     ),
-    "the cookies of $session are not read: write them as Cookie in -Headers": (
-        "$session 里的 Cookie 不会读取：请写成 -Headers 里的 Cookie"
+    "the {} of $session are not read: write them as parameters, such as -Headers": (
+        "$session 里的 {} 不会读取：请写成命令的参数，例如 -Headers"
     ),
+    "the text of a here-string begins in the line after @' or @\"": "here-string 的文本从 @' 或 @\" 的下一行开始",
+    "@NAME: splatting is not read: write the parameters into the line": (
+        "@NAME：不支持 splatting：请把参数直接写在命令行里"
+    ),
+    "a comma outside of quotes makes a list: put the text in quotes": "引号外的逗号会变成列表：请给文本加引号",
+    "%NAME% is a variable of cmd, but the line has signs of another shell: put it in single quotes "
+    "if it is text, or write it as $NAME": (
+        "%NAME% 是 cmd 的变量，但这一行是别的 shell 的写法：如果是普通文本，请放进单引号；如果是变量，请写成 $NAME"
+    ),
+    "only %NAME% with letters, digits and _ is read of the variables of cmd": (
+        "cmd 的变量只支持 %NAME% 这种写法，名字只能含字母、数字和 _"
+    ),
+    "single quotes are text in cmd: write double quotes instead": "单引号在 cmd 里只是普通字符：请改用双引号",
+    "the words after a redirection are not read: put < and > at the end of the line": (
+        "重定向后面的内容不会读取：请把 < 和 > 放到命令行末尾"
+    ),
+    "$1, $$ and similar are values of the shell: put the text in single quotes": (
+        "$1、$$ 等是 shell 自己的值：如果是普通文本，请放进单引号"
+    ),
+    "a backslash before a letter disappears outside of quotes: put the text in quotes": (
+        "引号外，字母前面的反斜杠会消失：请给文本加引号"
+    ),
+    "a space follows the backslash at the end of a line: remove the space": "行尾的反斜杠后面有空格：请删掉空格",
+    "{}=: variables before curl are not read: write -x instead": "{}=：curl 前面的变量不会读取：请改写成 -x",
+    "-u is ignored: as in curl, the Authorization header replaces it": (
+        "-u 没有采用：和 curl 一样，以 Authorization 头为准"
+    ),
+    "-H: {} occurs twice with different values": "-H：{} 出现了两次，值不同",
+    "-H: write a header as Name: value": "-H：请把请求头写成 Name: value",
     "a path needs the current folder or your home folder, which is missing": "路径需要当前目录或主目录，但它不存在",
     "{}: the value is missing": "{}：缺少值",
     "{}: multipart requests for a token are not supported: send it as --data or --json": (

@@ -21,21 +21,27 @@ _PART: Final = re.compile(
     r"|'(?P<single>[^']*)'"
     r'|\$?"(?P<double>(?:\\.|[^"\\])*)"'
     rf"|\${_NAME.format('variable')}"
-    r"|\\(?P<escaped>.)"
-    r"|(?P<ending>\||;|&&|\)|(?:(?<!\S)\d+)?[<>])"
-    r"|(?P<plain>\$(?![({'\"])|[^\s'\"\\$|&;<>()`])",
+    r"|\\(?![ \t]+\r?\n)(?P<escaped>.)"
+    r"|(?P<ending>\||;|&&|\)|(?:(?<!\S)\d+)?(?P<redirection>[<>]))"
+    r"|(?P<plain>\$(?![(\[{'\"0-9$?!@#*-])|[^\s'\"\\$|&;<>()`])",
     re.DOTALL,
 )
 _IN_DOUBLE: Final = re.compile(
-    rf"\\\r?\n|\\(?P<escaped>[\"\\$`])|\${_NAME.format('variable')}|(?P<rejected>\$[({{]|`)", re.DOTALL
+    rf"\\\r?\n|\\(?P<escaped>[\"\\$`])|\${_NAME.format('variable')}|(?P<rejected>\$[(\[{{0-9$?!@#*-]|`)", re.DOTALL
 )
 _ANSI: Final = re.compile(
     r"\\(?:(?P<bytes>(?:x[0-9A-Fa-f]{1,2}|[0-7]{1,3})(?:\\x[0-9A-Fa-f]{1,2}|\\[0-7]{1,3})*)"
     r"|u(?P<u>[0-9A-Fa-f]{1,4})|U(?P<U>[0-9A-Fa-f]{1,8})|c(?P<control>.)|(?P<letter>.))",
     re.DOTALL,
 )
+_SHELL_VALUE: Final = re.compile(r"\$[0-9$?!@#*-]")
 _LETTERS: Final = {"a": 7, "b": 8, "e": 27, "E": 27, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11}
 _CONTINUED: Final = re.compile(r"\\\r?\n")
+_REDIRECTED: Final = re.compile(
+    r"""(?:<<<?-?|<>|>>|>\||[<>])(?:&[\d-]|[ \t]*(?:"[^"\n]*"|'[^'\n]*'|[^\s|;&<>()'"`^]+))"""
+    r"(?:[ \t]|[\\`^]\r?\n)*(?:\Z|[|;&)\n\r#\"]|[\d*]?[<>])"
+)
+"""A redirection up to the next sign, which ends the command or redirects more."""
 _ASSIGNED: Final = re.compile(r"\s*(?:export\s+)?[A-Za-z_]\w*=\"?\$\(\s*")
 
 
@@ -65,16 +71,38 @@ class ShellWords(NamedTuple):
     """Whether there is more after the command: a pipe, a redirection or a second command."""
 
 
+def check_characters(line: str) -> None:
+    """Check that a line is text without the characters that mark references.
+
+    Raises:
+        CurlLineError: It is not.
+    """
+    if OPEN in line or CLOSE in line or "\0" in line or not is_text(line):
+        raise CurlLineError(
+            "the line contains characters that cannot occur in a command line: copy it again as text"
+        )
+
+
+def check_redirection(rest: str) -> None:
+    """Check that a redirection ends its command, because words after it would be lost.
+
+    Args:
+        rest: The command from `<` or `>` on.
+
+    Raises:
+        CurlLineError: More words follow.
+    """
+    if not _REDIRECTED.match(rest):
+        raise CurlLineError("the words after a redirection are not read: put < and > at the end of the line")
+
+
 def split_words(line: str) -> ShellWords:
     """Split a command; `TOKEN=$(...)` around it is removed.
 
     Raises:
         CurlLineError: A quote is not closed, there is a command substitution, or the text is not valid.
     """
-    if OPEN in line or CLOSE in line or "\0" in line or not is_text(line):
-        raise CurlLineError(
-            "the line contains characters that cannot occur in a command line: copy it again as text"
-        )
+    check_characters(line)
     assigned = _ASSIGNED.match(line)
     at = assigned.end() if assigned else 0
     words: list[str] = []
@@ -83,6 +111,8 @@ def split_words(line: str) -> ShellWords:
         part = _PART.match(line, at)
         if part is None:
             raise _rejection(line, at)
+        if part["redirection"] is not None:
+            check_redirection(line[part.start("redirection") :])
         if part["ending"] is not None:
             rest = line[part.end() :].strip(' \n"')
             return ShellWords(_with(words, word), bool(rest) or part["ending"] not in {")", ";"})
@@ -100,8 +130,12 @@ def _with(words: list[str], word: str | None) -> list[str]:
 
 def _rejection(line: str, at: int) -> CurlLineError:
     character = line[at]
+    if _SHELL_VALUE.match(line, at):
+        return CurlLineError("$1, $$ and similar are values of the shell: put the text in single quotes")
     if character in "'\"" or line[at : at + 2] in {"$'", '$"'}:
         return UnfinishedLine("a quote is not closed")
+    if re.match(r"\\[ \t]+\r?\n", line[at:]):
+        return CurlLineError("a space follows the backslash at the end of a line: remove the space")
     if character == "\\":
         return UnfinishedLine("the line ends with a backslash, but there is no next line")
     if character == "&":
@@ -118,6 +152,8 @@ def _text(part: re.Match[str]) -> str:
         return OPEN + variable + CLOSE
     if part["ansi"] is not None:
         return _ansi(part["ansi"])
+    if part["escaped"] is not None and part["escaped"].isalnum():
+        raise CurlLineError("a backslash before a letter disappears outside of quotes: put the text in quotes")
     if part["double"] is not None:
         return _IN_DOUBLE.sub(_double, part["double"])
     plain = (part[name] for name in ("single", "escaped", "plain"))
@@ -126,7 +162,7 @@ def _text(part: re.Match[str]) -> str:
 
 def _double(match: re.Match[str]) -> str:
     if match["rejected"]:
-        raise _rejection("`", 0)
+        raise _rejection(match["rejected"], 0)
     variable = match["variable"] or match["variable_braced"]
     return OPEN + variable + CLOSE if variable else match["escaped"] or ""
 

@@ -7,7 +7,6 @@ cmd: https://learn.microsoft.com/cpp/c-language/parsing-c-command-line-arguments
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 from urllib.parse import urlencode
 
@@ -19,12 +18,24 @@ from proxy.recipe.shell_words import (
     CurlLineError,
     ShellWords,
     UnfinishedLine,
+    check_characters,
+    check_redirection,
 )
 
-_INVOKE: Final = re.compile(r"\b(?:Invoke-WebRequest|Invoke-RestMethod|iwr|irm)\b", re.IGNORECASE)
+_INVOKE: Final = re.compile(
+    r"(?:\A|[\n;|({>]|\$[\w:.]+[ \t]*=)[ \t]*"
+    r"(?P<command>Invoke-WebRequest|Invoke-RestMethod|iwr|irm)(?=\s|\Z)",
+    re.IGNORECASE,
+)
+"""Matches the command only where one can begin, and not in the name of a host."""
 _PS_CONTINUED: Final = re.compile(r"`[ \t]*\r?\n")
 _PS_ENVIRONMENT: Final = re.compile(r"\$\{?env:[A-Za-z_]", re.IGNORECASE)
-_PS_COOKIES: Final = re.compile(r"\.Cookies\.Add\b", re.IGNORECASE)
+_PS_SESSION: Final = re.compile(
+    r"\$\w+\.(?P<name>Cookies|Headers|Credentials|UseDefaultCredentials|Certificates|Proxy)\b", re.IGNORECASE
+)
+_PS_HERE: Final = re.compile(r"""@(?P<quote>['"])[ \t]*(?:\r?\n(?!(?P=quote)@)[^\n]*)*\r?\n(?P=quote)@""")
+_PS_TWICE: Final = re.compile(r"(?:\A|\s)curl\.exe\s(?s:.*)[^\s']''[^\s']")
+"""An apostrophe as PowerShell writes it within quotes, after the name that the command has in Windows."""
 _PS_JSON: Final = re.compile(r"""(?<!\S)'\s*[{\[]\s*\\\"""")
 """JSON whose quotes PowerShell 5 would drop without a backslash; in bash it would not be JSON."""
 
@@ -35,26 +46,59 @@ def windows_words(line: str) -> ShellWords | None:
     Raises:
         CurlLineError: It is written for Windows, but cannot be converted.
     """
+    check_characters(line)
+    words = _words_of(line)
+    if words is not None and any("\0" in word for word in words.words):
+        raise CurlLineError("the line contains an invalid escape: copy it again")
+    return words
+
+
+def _words_of(line: str) -> ShellWords | None:
     invocation = _INVOKE.search(line)
     if invocation:
-        if _PS_COOKIES.search(line):
-            raise CurlLineError("the cookies of $session are not read: write them as Cookie in -Headers")
-        return _Invocation([*_ps_parts(line[invocation.end() :])]).words()
-    if _PS_CONTINUED.search(line) or _PS_JSON.search(line) or _PS_ENVIRONMENT.search(line):
+        session = _PS_SESSION.search(line, 0, invocation.start("command"))
+        if session:
+            name = session["name"].lower()
+            raise CurlLineError(
+                f"the {name} of $session are not read: write them as parameters, such as -Headers"
+            )
+        return _Invocation(line[invocation.end() :]).words()
+    if any(sign.search(line) for sign in (_PS_CONTINUED, _PS_JSON, _PS_ENVIRONMENT, _PS_HERE, _PS_TWICE)):
         return _ps_command(line)
-    return _cmd_words(line) if _CMD.match(line) or _CMD_VARIABLE.match(line) else None
+    return _cmd_words(line) if _is_cmd(line) else None
 
 
 # --- cmd
 
 _CMD: Final = re.compile(r'[^\'"]*\^"|(?:[^\'"]|"[^"\n]*")*\^[ \t]*\r?\n')
 """Matches a command in which a `^` precedes the first quote or ends a line."""
-_PERCENT: Final = re.compile(r"%([A-Za-z_]\w*)%(?![0-9A-Fa-f]{2})", re.ASCII)
+_PERCENT: Final = re.compile(
+    r"%(?P<name>[A-Za-z_]\w*)(?P<more>:[^%\n]*|[-.(][\w.()-]*)?%(?![0-9A-Fa-f]{2})", re.ASCII
+)
 """A variable, unless it could be a part of `%E9t%C3`, which is text in a URL."""
-_CMD_VARIABLE: Final = re.compile(r"[^'$\\`%]*%[A-Z_][A-Z0-9_]{2,}%(?![0-9A-Fa-f]{2})")
-"""Matches a command that uses a variable of cmd and nothing of another shell."""
+_CMD_VARIABLE: Final = re.compile(r"%[A-Za-z_]\w{2,}%(?![0-9A-Fa-f]{2})", re.ASCII)
+"""A variable that is not likely to be text."""
+_SHELL_QUOTES: Final = re.compile(
+    r"""\$'(?:\\.|[^'\\])*'|'(?P<single>[^']*)'|(?P<kept>"(?:\\.|[^"\\])*"|\\.)""", re.DOTALL
+)
+_SHELL_ONLY: Final = re.compile(r"\$[A-Za-z_{(]|`|\\\r?\n")
 _CARET: Final = re.compile(r"\^(\r?\n\s*|.)", re.DOTALL)
 _DESCRIPTOR: Final = re.compile(r"(?<=\s)\d\Z")
+
+
+def _is_cmd(line: str) -> bool:
+    """Return whether a command is written for cmd: its `^` or, in one line, its variables show it."""
+    if _CMD.match(line):
+        return True
+    outside = _SHELL_QUOTES.sub(lambda found: found["kept"] or "", line)
+    if not _CMD_VARIABLE.search(outside):
+        return False
+    if outside != line or _SHELL_ONLY.search(line):
+        raise CurlLineError(
+            "%NAME% is a variable of cmd, but the line has signs of another shell: put it in single quotes "
+            "if it is text, or write it as $NAME"
+        )
+    return True
 
 
 def _cmd_words(line: str) -> ShellWords:
@@ -71,18 +115,24 @@ def _cmd_words(line: str) -> ShellWords:
             if backslashes % 2:
                 word, at = f'{word}"', at + 1
             continue
+        if quoted and text.startswith('""', at):
+            word, at = f'{word}"', at + 2
+            continue
         if character == '"':
             quoted, in_word = not quoted, True
         elif character.isspace() and not quoted:
             if in_word:
                 words.append(word)
             word, in_word = "", False
+        elif character == "'" and not in_word:
+            raise CurlLineError("single quotes are text in cmd: write double quotes instead")
         else:
             word, in_word = word + character, True
         at += 1
     if quoted:
         raise UnfinishedLine("a quote is not closed")
-    return ShellWords([*words, word] if in_word else words, left_out)
+    words += [word] if in_word else []
+    return ShellWords(words, left_out)
 
 
 def _cmd_text(line: str) -> tuple[str, bool]:
@@ -98,10 +148,16 @@ def _cmd_text(line: str) -> tuple[str, bool]:
         variable = _PERCENT.match(line, at)
         caret = None if quoted else _CARET.match(line, at)
         if variable:
-            pieces.append(OPEN + variable[1] + CLOSE)
+            if variable["more"]:
+                raise CurlLineError("only %NAME% with letters, digits and _ is read of the variables of cmd")
+            pieces.append(OPEN + variable["name"] + CLOSE)
         elif caret:
             pieces.append(" " if caret[1].startswith(("\r", "\n")) else caret[1])
         elif character in "|&<>" and not quoted:
+            if character == "&" and re.match(r"\S&[^\s&]", line[at - 1 : at + 2]):
+                raise CurlLineError("an & outside of quotes ends a command: put the URL in quotes")
+            if character in "<>":
+                check_redirection(line[at:])
             return _DESCRIPTOR.sub("", "".join(pieces)), True
         else:
             quoted = quoted != (character == '"')
@@ -115,19 +171,22 @@ def _cmd_text(line: str) -> tuple[str, bool]:
 
 _PS_PART: Final = re.compile(
     r"(?P<blank>(?:[ \t]|`[ \t]*\r?\n)+)"
-    r"|(?P<mark>@\{|[{}=;()|]|\r?\n)"
+    r"|(?P<mark>@\{|(?:(?<!\S)[0-9*])?>{1,2}|[{}=;()|]|\r?\n)"
+    r"|@'[ \t]*(?P<here>(?:\r?\n(?!'@)[^\n]*)*)\r?\n'@"
+    r'|@"[ \t]*(?P<here_double>(?:\r?\n(?!"@)[^\n]*)*)\r?\n"@'
     r"|'(?P<single>(?:''|[^'])*)'"
     r'|"(?P<double>(?:`.|""|[^"`])*)"'
-    r"|(?P<plain>(?:`.|[^\s'\"`{}=;()|])+)",
+    r"|(?P<plain>(?!@['\"])(?:`.|[^\s'\"`{}=;()|>])+)",
     re.DOTALL,
 )
 _PS_RESOLVED: Final = re.compile(
-    r"`(?P<escaped>.)|(?P<twice>\"\")|(?P<computed>\$\(|\$\{?(?!env:)\w+:\w)"
-    r"|\$\{?(?:env:)?(?P<name>[A-Za-z_]\w*)\}?",
+    r"(?P<computed>\$\(|`u\{|`e|\$(?!env:)\w+:\w|\$\{(?!(?:env:)?[A-Za-z_]\w*\}))"
+    r"|`(?P<escaped>.)|(?P<twice>\"\")"
+    r"|\$(?:env:)?(?P<name>[A-Za-z_]\w*)|\$\{(?:env:)?(?P<braced>\w+)\}",
     re.DOTALL | re.IGNORECASE,
 )
-_PS_MEMBER: Final = re.compile(r"\$\w+[.\[]")
-_PS_ESCAPES: Final = {"n": "\n", "r": "\r", "t": "\t", "0": "\0"}
+_PS_MEMBER: Final = re.compile(r"\$\{?(?:env:)?\w+\}?[.\[]", re.IGNORECASE)
+_PS_ESCAPES: Final = {"n": "\n", "r": "\r", "t": "\t", "0": "\0", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
 _PS_CONSTANTS: Final[dict[str, object]] = {"true": True, "false": False, "null": None}
 _PS_NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})(?P<fraction>\.[0-9]{1,17})?")
 _PS_PARAMETERS: Final = {"uri": "--url", "method": "-X", "useragent": "-A", "timeoutsec": "-m", "proxy": "-x"}
@@ -140,7 +199,6 @@ _PS_WITHOUT_EFFECT: Final = frozenset(
 )
 """Parameters whose values change nothing in the request."""
 _PS_END: Final = frozenset({"|", ";", ")", "\n", "\r\n"})
-_PS_REDIRECTIONS: Final = frozenset({">", ">>", "2>", "2>&1", "*>", "&"})
 _PS_IN_WORDS: Final = frozenset({"@{", "{", "}", "="})
 """Marks that are text in the words of other commands."""
 
@@ -149,27 +207,42 @@ class _Part(NamedTuple):
     """A word or a sign of PowerShell."""
 
     kind: str
-    """`text` for a word in quotes or partly so, `bare` for one without, `mark` for a sign."""
+    """`text` for a word in quotes or partly so, `bare` for one without, `list` for one with a comma outside of
+    quotes, `mark` for a sign."""
     text: str
+    at: int
+    """Where it begins in the command."""
 
     @property
     def is_word(self) -> bool:
         return self.kind != "mark"
 
+    def is_end(self, line: str) -> bool:
+        """Return whether the command ends here.
 
-@dataclass
+        Raises:
+            CurlLineError: More of it follows a redirection.
+        """
+        if self.kind == "mark" and self.text.endswith(">"):
+            check_redirection(line[self.at :].lstrip("0123456789*"))
+            return True
+        return self.text in (_PS_END if self.kind == "mark" else {"&"})
+
+
 class _Invocation:
     """What follows `Invoke-WebRequest` or `Invoke-RestMethod`, with the parameters that are known.
 
     Args:
-        parts: The rest of the command.
+        line: The rest of the command. What follows its end is not read.
     """
 
-    parts: list[_Part]
-    at: int = 0
-    found: list[str] = field(default_factory=lambda: ["curl"])
-    method: str = "GET"
-    body: str | dict[str, object] = ""
+    def __init__(self, line: str) -> None:
+        self._line = line
+        self._parts = _ps_parts(line)
+        self._next = next(self._parts, None)
+        self._found = ["curl"]
+        self._method = "GET"
+        self._body: str | dict[str, object] = ""
 
     def words(self) -> ShellWords:
         """Convert the command.
@@ -177,20 +250,16 @@ class _Invocation:
         Raises:
             CurlLineError: A parameter is unknown, or a value is computed.
         """
-        while self._next is not None and not self._is_mark(*_PS_END):
+        while self._next is not None and not self._next.is_end(self._line):
             part = self._take()
             if part.kind == "bare" and part.text.startswith("-"):
                 self._parameter(part.text[1:])
-            elif part.is_word and "--url" not in self.found:  # the first positional argument
-                self.found += ["--url", part.text]
+            elif part.is_word and "--url" not in self._found:  # the first positional argument
+                self._found += ["--url", part.text]
             else:
                 raise ComputedLine
-        left_out = any(part.is_word for part in self.parts[self.at :])
-        return ShellWords(self.found + self._body_words(), left_out)
-
-    @property
-    def _next(self) -> _Part | None:
-        return self.parts[self.at] if self.at < len(self.parts) else None
+        left_out = self._next is not None and re.search(r"\w", self._line[self._next.at :]) is not None
+        return ShellWords(self._found + self._body_words(), left_out)
 
     def _is_mark(self, *marks: str) -> bool:
         return self._next is not None and self._next.kind == "mark" and self._next.text in marks
@@ -199,29 +268,33 @@ class _Invocation:
         part = self._next
         if part is None:
             raise UnfinishedLine("the last parameter has no value")
-        self.at += 1
+        if part.kind == "bare" and part.text.startswith("@") and part.text != "@":
+            raise CurlLineError("@NAME: splatting is not read: write the parameters into the line")
+        if part.kind == "list":
+            raise CurlLineError("a comma outside of quotes makes a list: put the text in quotes")
+        self._next = next(self._parts, None)
         return part
 
     def _parameter(self, written: str) -> None:
         name = written.lower()
         if name in _PS_SWITCHES:
-            self.found += _PS_SWITCHES[name]
+            self._found += _PS_SWITCHES[name]
         elif name == "headers":
             table = self._value("")
             if not isinstance(table, dict):
                 raise CurlLineError("-headers: write the table here, as @{...}")
-            self.found += [word for key, item in table.items() for word in ("-H", f"{key}: {_plain(item)}")]
+            self._found += [word for key, item in table.items() for word in ("-H", f"{key}: {_plain(item)}")]
         elif name == "body":
-            self.body = self._value(name)
+            self._body = self._value(name)
         elif name in _PS_WITHOUT_EFFECT:
             self._value("")
         elif name in _PS_PARAMETERS or name == "contenttype":
             value = self._value("")
             if not isinstance(value, str):
                 raise ComputedLine
-            self.method = value.upper() if name == "method" else self.method
+            self._method = value.upper() if name == "method" else self._method
             option = _PS_PARAMETERS.get(name)
-            self.found += [option, value] if option else ["-H", f"Content-Type: {value}"]
+            self._found += [option, value] if option else ["-H", f"Content-Type: {value}"]
         else:
             raise CurlLineError(f"-{name if name.isalpha() else '...'}: unknown or unsupported")
 
@@ -248,7 +321,7 @@ class _Invocation:
         else:
             part = self._take()
             if not part.is_word or (part.kind == "bare" and part.text.startswith("-")):
-                raise UnfinishedLine("a parameter has no value")
+                raise CurlLineError("a parameter has no value")
             if literal_for and REFERENCE.fullmatch(part.text):
                 raise CurlLineError(f"-{literal_for}: write the value here instead of a variable")
             value = part.text
@@ -261,8 +334,12 @@ class _Invocation:
     def _as_json(self, table: dict[str, object]) -> str:
         if self._take().text.lower() != "convertto-json":
             raise ComputedLine
-        while self._next is not None and self._next.is_word:  # -Compress, -Depth 5
-            self._take()
+        while self._next is not None and self._next.is_word:
+            option = self._take().text.lower()
+            if option == "-depth":
+                self._take()
+            elif option != "-compress":
+                raise ComputedLine
         return json.dumps(table, ensure_ascii=False)
 
     def _table(self) -> dict[str, object]:
@@ -284,14 +361,14 @@ class _Invocation:
         return table
 
     def _body_words(self) -> list[str]:
-        if not self.body:
+        if not self._body:
             return []
-        if isinstance(self.body, dict):
-            form = urlencode({key: _plain(value) for key, value in self.body.items()})
-            return [*(["-G"] if self.method == "GET" else []), "--data-raw", form]
-        if self.method == "GET":
+        if isinstance(self._body, dict):
+            form = urlencode({key: _plain(value) for key, value in self._body.items()})
+            return [*(["-G"] if self._method == "GET" else []), "--data-raw", form]
+        if self._method == "GET":
             raise CurlLineError("-method: without it PowerShell sends GET without a body: add -Method Post")
-        return ["--data-raw", self.body]
+        return ["--data-raw", self._body]
 
 
 def _constant(part: _Part) -> object:
@@ -309,17 +386,17 @@ def _constant(part: _Part) -> object:
 
 def _plain(value: object) -> str:
     """Write a value as PowerShell does outside of JSON."""
-    return "" if value is None else str(value)
+    return "" if value is None else str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def _ps_command(line: str) -> ShellWords:
     """Return the words of `curl.exe` as PowerShell passes them."""
     words: list[str] = []
-    for kind, text in _ps_parts(line, _PS_IN_WORDS):
-        if words and ((kind == "mark" and text in _PS_END) or (kind == "bare" and text in _PS_REDIRECTIONS)):
+    for part in _ps_parts(line, _PS_IN_WORDS):
+        if words and part.is_end(line):
             return ShellWords(words, left_out=True)
-        if kind != "mark":
-            words.append(text.replace('\\"', '"'))
+        if part.is_word:
+            words.append(part.text.replace('\\"', '"'))
         elif words:
             raise ComputedLine
     return ShellWords(words, left_out=False)
@@ -332,28 +409,38 @@ def _ps_parts(line: str, in_words: frozenset[str] = frozenset()) -> Iterator[_Pa
         line: The command.
         in_words: Marks that are text.
     """
-    at, word, kind = 0, None, "bare"
+    at, begin, word, kind = 0, 0, None, "bare"
     while at < len(line):
         part = _PS_PART.match(line, at)
+        if part is None and re.match(r"@['\"][ \t]*[^\s]", line[at:]):
+            raise CurlLineError("the text of a here-string begins in the line after @' or @\"")
         if part is None:
             raise UnfinishedLine("a quote is not closed")
         at = part.end()
         if part["blank"] or (part["mark"] and part["mark"] not in in_words):
             if word is not None:
-                yield _Part(kind, word)
-            word, kind = None, "bare"
+                yield _Part(kind, word, begin)
+            word, kind, begin = None, "bare", at
             if part["mark"]:
-                yield _Part("mark", part["mark"])
+                yield _Part("mark", part["mark"], part.start())
             continue
         word = (word or "") + (part["mark"] or _ps_text(part))
-        kind = kind if part["plain"] or part["mark"] else "text"
+        if "," in (part["plain"] or ""):
+            kind = "list"
+        elif not part["plain"] and not part["mark"] and kind == "bare":
+            kind = "text"
     if word is not None:
-        yield _Part(kind, word)
+        yield _Part(kind, word, begin)
 
 
 def _ps_text(part: re.Match[str]) -> str:
     if part["single"] is not None:
         return part["single"].replace("''", "'")
+    if part["here"] is not None:
+        return re.sub(r"\A\r?\n", "", part["here"])
+    if part["here_double"] is not None:
+        text = re.sub(r"\A\r?\n", "", part["here_double"])
+        return _PS_RESOLVED.sub(lambda found: found["twice"] or _ps_interpolated(found), text)
     if part["plain"] is not None and _PS_MEMBER.search(part["plain"]):
         raise ComputedLine
     if part["plain"] is not None:
@@ -364,11 +451,12 @@ def _ps_text(part: re.Match[str]) -> str:
 def _ps_resolved(found: re.Match[str]) -> str:
     if found["computed"]:
         raise ComputedLine
-    if found["name"]:
-        return OPEN + found["name"] + CLOSE
+    name = found["name"] or found["braced"]
+    if name:
+        return OPEN + name + CLOSE
     return _PS_ESCAPES.get(found["escaped"], found["escaped"]) if found["escaped"] else '"'
 
 
 def _ps_interpolated(found: re.Match[str]) -> str:
-    name = (found["name"] or "").lower()
+    name = (found["name"] or found["braced"] or "").lower()
     return _plain(_PS_CONSTANTS[name]) if name in _PS_CONSTANTS else _ps_resolved(found)

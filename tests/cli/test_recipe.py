@@ -124,6 +124,25 @@ async def test_a_pasted_line_ends_where_a_shell_would_run_it(
     assert endpoint.asked[0].body == b"a=1%0Ab"
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "irm {} `\n  -Method Post `\n  -Body @{{\na='1'\nb=2 }}",
+        "$r = 1\nirm {} -Method Post -Body @'\na=1&b=it's\n'@",
+        "curl.exe `\n {} `\n -d 'a=1'",
+        'curl ^\n {} ^\n -d ^"a=1^"',
+    ],
+    ids=["table", "here-string", "curl.exe", "cmd"],
+)
+async def test_a_pasted_line_for_windows_is_read_to_its_end(
+    endpoint: TokenEndpoint, types: Callable[[str], None], line: str
+) -> None:
+    types(f"{line.format(endpoint.url)}\nnot read any more\n")
+    assert await run() == 0
+    assert endpoint.asked[0].body.startswith(b"a=1")
+    assert sys.stdin.readline() == "not read any more\n"
+
+
 async def test_shell_variables_are_taken_from_the_environment(
     endpoint: TokenEndpoint, capsys: Printed, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -135,6 +135,32 @@ def test_headers_are_read_as_in_curl() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("options", "headers"),
+    [
+        ("-u a:b -H 'Authorization: Bearer x'", {"Authorization": "Bearer x"}),
+        ("-u a:b --oauth2-bearer tok", {"Authorization": "Bearer tok"}),
+        ("--oauth2-bearer tok -H 'authorization: Bearer x'", {"authorization": "Bearer x"}),
+        ("-u a:b -H Authorization:", {}),
+        ("-u a:b -H 'Authorization;'", {"Authorization": ""}),
+        ("-A agent -H User-Agent:", {}),
+        ("-b a=1 -b c=2 -H 'Cookie: d=3'", {"Cookie": "d=3"}),
+        ("-b a=1 -b c=2", {"Cookie": "a=1; c=2"}),
+        ("-e r -H 'referer: q' -H 'Referer: q'", {"referer": "q"}),
+        ("-H A: -H 'B;'", {"B": ""}),
+    ],
+)
+def test_a_header_replaces_that_of_another_option_as_in_curl(options: str, headers: dict[str, str]) -> None:
+    request = parsed(f"curl {options} {URL}")
+    assert (request.headers, request.basic) == (headers, None)
+
+
+def test_a_replaced_user_is_noted() -> None:
+    request = parsed("curl https://c:d@auth.corp.example/token -u a:b -H 'Authorization: Basic aWQ6cHc='")
+    assert request.basic == ("id", "pw")
+    assert request.notes == ("-u is ignored: as in curl, the Authorization header replaces it",)
+
+
 def test_certificates_proxy_and_time() -> None:
     request = parsed(
         f"curl {URL} --cacert ca.pem -E client.pem --key client.key -x proxy.corp:3128 -U u:p -m 7 -L"
@@ -183,6 +209,11 @@ def test_shell_variables_are_kept() -> None:
         (f"curl -d @- {URL}", "standard input"),
         (f"curl -H @headers {URL}", "-H @FILE"),
         (f"curl -H ': x' {URL}", "-H: "),
+        (f"curl -H 'Authorization Bearer x' {URL}", "-H: write a header as"),
+        (f"curl -H 'Authorization: a' -H 'authorization: b' {URL}", "-H: Authorization occurs twice"),
+        (f"HTTPS_PROXY=http://secretvalue:3128 curl {URL}", "HTTPS_PROXY=: variables before curl"),
+        (f"https_proxy=p:3128 curl {URL}", "https_proxy=: variables before curl"),
+        (f"BASE=https://secretvalue\ncurl {URL}", "computes a value"),
         (f"curl -b jar.txt {URL}", "-b FILE"),
         (f"curl -u user {URL}", "-u: give the password"),
         (f"curl -E c.pem:pw {URL}", "--cert FILE:PASSWORD"),

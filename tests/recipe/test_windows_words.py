@@ -1,6 +1,7 @@
 """Requests that were copied for Windows equal those for a shell."""
 
 import contextlib
+import re
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from proxy.recipe.curl_line import parse_curl
 from proxy.recipe.shell_words import ComputedLine, CurlLineError
 from proxy.recipe.windows_words import windows_words
 
+VALUE = st.text(st.sampled_from("ab \n'\"`$@{}();|&<>,#=%^\\") | st.characters(exclude_categories=["C"]), max_size=20)
 URL = "https://auth.corp.example/token"
 CMD = f"""curl ^"{URL}^" ^
   -H ^"content-type: application/json^" ^
@@ -102,6 +104,12 @@ def test_arbitrary_text_for_cmd_is_read_or_rejected_with_one_error(text: str) ->
         ('curl ^\n -d ^"a^^b ^& c^" x', ["curl", "-d", "a^b & c", "x"], False),
         ('curl ^\n "a&b|c>d" | jq .token', ["curl", "a&b|c>d"], True),
         ("curl ^\n x 2>nul", ["curl", "x"], True),
+        ('curl ^\n -d "a=b""c" ""', ["curl", "-d", 'a=b"c', ""], False),
+        ('curl -d "{\\"s\\":\\"%APP_SECRET%\\"}" x', ["curl", "-d", '{"s":"\ue000APP_SECRET\ue001"}', "x"], False),
+        ('curl "x?a=%41" -d "it\'s %app_secret%"', ["curl", "x?a=%41", "-d", "it's \ue000app_secret\ue001"], False),
+        ("curl --cacert C:\\ca.pem -d %SECRET%", ["curl", "--cacert", "C:\\ca.pem", "-d", "\ue000SECRET\ue001"], False),
+        ("curl.exe -d 's=it''s' x", ["curl.exe", "-d", "s=it's", "x"], False),
+        ("curl.exe `\n x 2>$null", ["curl.exe", "x"], True),
         ("curl ^\n x & echo %B%", ["curl", "x"], True),
         ('curl ^\n -u "app:%APP_SECRET%"', ["curl", "-u", "app:\ue000APP_SECRET\ue001"], False),
         ('curl -u "app:%APP_SECRET%" x', ["curl", "-u", "app:\ue000APP_SECRET\ue001", "x"], False),
@@ -153,10 +161,91 @@ def test_a_table_without_a_method_is_a_query() -> None:
         ("-Method Post -Headers @{ a = $config.key }", "computes a value"),
         ('-Method Post -Body "$global:secret"', "computes a value"),
         ("-Method Post -Body (Get-Content x)", "computes a value"),
-        ("-WebSession $s; $s.Cookies.Add($c)", "the cookies of"),
+        ("@p", "splatting"),
+        ("-Method Post -Body @p", "splatting"),
+        ("-Method Post -Body @'a=b'@", "begins in the line after"),
+        ("-Method Post -Body @'\na=b", "not closed"),
+        ("-Method Post -Body 'a','b'", "a comma outside"),
+        ("-Method Post -Headers @{ a = $env:KEY.Length }", "computes a value"),
+        ('-Method Post -Body "${env:A-B}"', "computes a value"),
+        ('-Method Post -Body "`u{41}"', "computes a value"),
+        ('-Method Post -Body "a`0b"', "invalid escape"),
+        ("-Method Post -Body (@{ a = 1 } | ConvertTo-Json -AsArray)", "computes a value"),
+        ("> out.json -Method Post", "after a redirection"),
+        ("-Method Post -Body '\ue000A\ue001'", "copy it again"),
     ],
 )
 def test_what_would_be_lost_or_changed_is_an_error(rest: str, words: str) -> None:
     with pytest.raises(CurlLineError, match=words) as failure:
         parse_curl(f"Invoke-RestMethod {URL} {rest}")
     assert "s3cr3t" not in str(failure.value)
+
+
+@pytest.mark.parametrize("name", ["Cookies.Add($c)", 'Headers["Authorization"] = "s3cr3t"', "Credentials = $c"])
+def test_what_a_session_would_add_is_an_error(name: str) -> None:
+    with pytest.raises(CurlLineError, match=r"of \$session are not read") as failure:
+        parse_curl(f"$s = New-Object WebRequestSession\n$s.{name}\nirm {URL} -WebSession $s")
+    assert "s3cr3t" not in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    "rest", ["| % { $_.token }", "| Select a, b", "\nWrite-Host $r.token it's", "> out.json", "2>$null; exit"]
+)
+def test_what_follows_a_command_of_powershell_is_not_read(rest: str) -> None:
+    request = parse_curl(f"$r = irm {URL} -Method Post -Body @{{ a = 'b' }} {rest}")
+    assert (request.form, request.notes) == ({"a": "b"}, ("everything after the curl command is ignored",))
+
+
+def test_the_name_of_a_host_is_no_command() -> None:
+    assert windows_words("curl https://irm.corp.example/irm -d a=irm") is None
+
+
+@pytest.mark.parametrize(
+    ("body", "form"),
+    [
+        ("@'\na=b&s=s3cr3t\n'@", {"a": "b", "s": "s3cr3t"}),
+        ("@'  \r\na=it''s\n'@\r\n", {"a": "it''s"}),
+        ('@"\na=$env:KEY&b=\"`$x\"\n"@', {"a": "\ue000KEY\ue001", "b": '"$x"'}),
+    ],
+)
+def test_here_strings_are_read(body: str, form: dict[str, str]) -> None:
+    assert parse_curl(f"irm {URL} -Method Post -Body {body}").form == form
+    assert parse_curl(f"curl.exe {URL} -d {body}").form == form
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("curl 'https://a' -d \"s=%APP_SECRET%\"", "is a variable of cmd"),
+        ('curl "https://a" -u "$ID:%APP_SECRET%"', "is a variable of cmd"),
+        ('curl ^\n https://a -d "s=%APP_SECRET:~0,8%"', "only %NAME% with"),
+        ('curl ^\n https://a -d "s=%APP-SECRET%"', "only %NAME% with"),
+        ("curl ^\n https://a -d 's=1'", "single quotes are text"),
+        ("curl ^\n https://a?b=1&c=2", "put the URL in quotes"),
+        ("curl ^\n https://a 2>nul -d a=b", "after a redirection"),
+    ],
+)
+def test_what_cmd_would_read_differently_is_an_error(line: str, words: str) -> None:
+    with pytest.raises(CurlLineError, match=words):
+        windows_words(line)
+
+
+@given(VALUE)
+def test_a_value_arrives_in_each_kind_of_quotes_of_powershell(value: str) -> None:
+    escaped = re.sub(r"[`\"$]", r"`\g<0>", value)
+    written = [f"'{value.replace(chr(39), chr(39) * 2)}'", f'"{escaped}"', f"@'\n{value}\n'@", f'@"\n{escaped}\n"@']
+    for body in written:
+        words = windows_words(f"irm {URL} -Method Post -Body {body} -UserAgent x")
+        assert words is not None
+        assert words.words[-2:] == ["--data-raw", value] if value else words.words[-1] == "x"
+
+
+@given(VALUE.map(lambda value: value.replace("%", "").replace("\n", "")))
+def test_a_value_arrives_in_the_quotes_of_cmd(value: str) -> None:
+    escaped = re.sub(r'(\\*)("|\Z)', lambda found: found[1] * 2 + ('\\"' if found[2] else ""), value)
+    carets = re.sub(r"""[^A-Za-z0-9\s]""", r"^\g<0>", escaped)
+    for written in (f'"{escaped}"', f'^"{carets}^"'):
+        if written[0] == '"' and any(sign in value for sign in '"^'):
+            continue  # cmd counts each quote, and a caret is text within its quotes
+        words = windows_words(f'curl ^\n -d {written} -u "%APP%:%APP_SECRET%"')
+        assert words == (["curl", "-d", value, "-u", "\ue000APP\ue001:\ue000APP_SECRET\ue001"], False)
