@@ -116,7 +116,6 @@ class _Parser:
         if "get" in options.flags and self._body is not None:
             query += pairs_of(self._body, "--get")
             self._body = None
-            self._headers.pop("Content-Type", None)
         method, (json, form) = self._method(), self._read_body()
         cert, key = _certificate(options)
         return CurlRequest(
@@ -351,8 +350,10 @@ def joined(pieces: Sequence[tuple[str, str]], read_file: ReadFile) -> str | None
     """
     if not pieces:
         return None
-    between = "" if all(option == "json" for option, _ in pieces) else "&"
-    return between.join(_piece(option, value, read_file) for option, value in pieces)
+    text = "".join(
+        ("" if option == "json" else "&") + _piece(option, value, read_file) for option, value in pieces
+    )
+    return text if pieces[0][0] == "json" else text[1:]
 
 
 def _piece(option: str, value: str, read_file: ReadFile) -> str:

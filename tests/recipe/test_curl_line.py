@@ -6,10 +6,11 @@ import shlex
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.recipe.curl_line import CurlRequest, parse_curl
+from proxy.recipe.curl_line import CurlRequest, joined, parse_curl
+from proxy.recipe.curl_options import read_options
 from proxy.recipe.shell_words import CLOSE, OPEN, CurlLineError
 
 URL = "https://auth.corp.example/token"
@@ -100,6 +101,21 @@ def test_get_moves_the_data_into_the_query() -> None:
     request = parsed(f"curl -G '{URL}?a=1&e=' -d b=2 --data-urlencode 'c=x y'")
     assert (request.method, request.query) == ("GET", {"a": "1", "e": "", "b": "2", "c": "x y"})
     assert request.form is None
+
+
+def test_get_keeps_the_type_of_the_data_as_curl_does() -> None:
+    request = parsed(f"curl -G {URL} --json a=b")
+    assert (request.query, request.headers) == (
+        {"a": "b"}, {"Content-Type": "application/json", "Accept": "application/json"},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [("--json [1 --json ,2]", "[1,2]"), ("--json a -d b=c", "a&b=c"), ("-d a=b --json c -d d", "a=bc&d")],
+)
+def test_only_data_is_joined_with_an_ampersand(options: str, text: str) -> None:
+    assert joined(read_options(options.split()).data, read) == text
 
 
 @pytest.mark.parametrize(
@@ -289,6 +305,42 @@ WORDS = st.sampled_from(
 def test_any_line_is_a_request_or_the_one_error(words: list[Any]) -> None:
     with contextlib.suppress(CurlLineError):
         assert parsed(" ".join(words)).url
+
+
+PARTS = {
+    "-d 'f=vf'": lambda request: (request.form or {}).get("f") == "vf",
+    '-d "g=vg"': lambda request: (request.form or {}).get("g") == "vg",
+    "-H 'X-H: vh'": lambda request: request.headers.get("X-H") == "vh",
+    "-H 'Authorization: Bearer vb'": lambda request: request.headers.get("Authorization") == "Bearer vb",
+    "-b c=vc": lambda request: request.headers.get("Cookie") == "c=vc",
+    "-A va": lambda request: request.headers.get("User-Agent") == "va",
+    "-x http://proxy:1": lambda request: request.proxy == "http://proxy:1",
+    "--cacert ca.pem": lambda request: request.ca_file == "ca.pem",
+    "-m 7": lambda request: request.timeout == 7,
+    f"'{URL}'": lambda request: request.url == URL,
+}
+STRANGE = [
+    *("", "2>&1", ">out", "<in", "| jq .", "; id", "&", "&& id", "@p", "%NAME%", '"%NAME%"', "`", "^", "{", "A=b", "#"),
+    *("'", '"', "\\", "\\ ", "\\\n", "\n", "@'", "$1", "$$", "$[1]", "$(id)", "${A}", "${A:-b}", "C:\\a", "-", "--"),
+    *("-H 'X no'", "-H 'Authorization: other'", "-u a:b", "-X", "--next", "`\n", "^\n", "'a''b'", "x,y", "irm x", "\u201c"),
+]
+
+
+@given(st.permutations(sorted(PARTS)), st.integers(0, len(PARTS)), st.sampled_from(STRANGE), st.booleans())
+@settings(max_examples=1000)
+def test_each_part_of_a_line_is_in_the_request_or_an_error(
+    parts: list[str],
+    at: int,
+    strange: str,
+    exe: bool,  # noqa: FBT001
+) -> None:
+    """Whatever stands in a line, nothing else of it is lost or changed without a word."""
+    line = " ".join(["curl.exe" if exe else "curl", *parts[:at], strange, *parts[at:]])
+    with contextlib.suppress(CurlLineError):
+        request = parsed(line)
+        kept = parts[:at] if "everything after the curl command is ignored" in request.notes else parts
+        kept = parts[:at] if strange == "#" else kept  # a comment of the line
+        assert [part for part in kept if not PARTS[part](request)] == []
 
 
 def test_a_request_does_not_show_its_secrets() -> None:

@@ -207,7 +207,7 @@ class HttpTokenSource(TokenSource):
         request: dict[str, Any] = {
             "method": section.method,
             "url": url,
-            "headers": moment.fill(section.headers),
+            "headers": {name: str(moment.fill(text)).encode() for name, text in section.headers.items()},
         }
         if section.query:  # merging rewrites the query of the URL
             request["url"] = url.copy_merge_params(cast(dict[str, str], moment.fill(section.query)))

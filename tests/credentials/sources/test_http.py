@@ -100,6 +100,11 @@ async def test_a_cookie_of_the_recipe_arrives(endpoint: TokenEndpoint) -> None:
     assert endpoint.asked[0].headers["cookie"] == "session=s3cret"
 
 
+async def test_headers_arrive_as_utf_8(endpoint: TokenEndpoint) -> None:
+    await fetch(recipe_of(url=endpoint.url, headers={"X-Team": "équipe"}))
+    assert endpoint.asked[0].headers["x-team"].encode("latin-1").decode() == "équipe"
+
+
 async def test_basic_authorization_is_the_unchanged_pair(endpoint: TokenEndpoint) -> None:
     await fetch(recipe_of(url=endpoint.url, basic=("i d", Secret(SECRET))))
     scheme, _, pair = endpoint.asked[0].headers["authorization"].partition(" ")
