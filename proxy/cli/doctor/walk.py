@@ -278,7 +278,7 @@ class SettingsWalk:
             known = [section.headers["authorization"].removeprefix("Bearer "), *self._secrets]
             async with Api(SERVICE, section, secrets=known, seconds=self._plan.seconds) as service:
                 if chat is None:
-                    yield await check_path(service)
+                    yield await self._path(service, apis, routes)
                 else:
                     async for finding in self._route(service, apis, routes, CHAT_COMPLETIONS, chat):
                         yield finding
@@ -287,6 +287,15 @@ class SettingsWalk:
                 else:
                     async for finding in self._route(service, apis, routes, EMBEDDINGS, embedding):
                         yield finding
+
+    async def _path(self, service: Api, apis: dict[str, Api], routes: _Routes) -> Finding:
+        """Test without a model whether there is a chat, and if that fails at the upstream of unknown models."""
+        found = await check_path(service)
+        route = routes.find(CHAT_COMPLETIONS, "model")
+        if route is None or not has_failed([found]):
+            return found
+        direct = await check_path(apis[route.upstream])
+        return direct if has_failed([direct]) else found
 
     async def _route(
         self, service: Api, apis: dict[str, Api], routes: _Routes, endpoint: Endpoint, model: str

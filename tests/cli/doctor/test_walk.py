@@ -135,6 +135,13 @@ async def test_a_fault_of_the_upstream_is_reported_where_it_is(tmp_path: Path) -
     assert not any(subject == "service" and each.startswith("stream") for subject, each in found)
 
 
+async def test_a_wrong_base_url_is_reported_at_the_upstream_without_a_model_too(tmp_path: Path) -> None:
+    async with gateway() as place:
+        found = await walked(settings(tmp_path, upstream("chat", f"{place.url}/sound/typo")), CheckPlan())
+    assert ("upstreams.chat", "path_unknown") in found
+    assert "service" not in {subject for subject, each in found if has_failed([Finding(each, subject)])}
+
+
 async def test_from_outside_a_fault_ends_the_checks_that_would_only_repeat_it() -> None:
     begun: list[str] = []
     async with gateway() as place:
