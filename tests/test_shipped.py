@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.shipped import nearest, shipped
+from proxy.shipped import FOLDER, install_command, nearest, shipped
 
 
 def test_the_default_configuration_is_found_from_any_folder(
@@ -15,3 +15,9 @@ def test_the_default_configuration_is_found_from_any_folder(
     assert nearest("hypercorn.toml") == shipped("hypercorn.toml")
     (tmp_path / "hypercorn.toml").write_text("")
     assert nearest("hypercorn.toml") == Path("hypercorn.toml")
+
+
+def test_an_extra_is_installed_from_where_the_program_came_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert install_command("uvicorn") == "pip install '.[uvicorn]'"
+    monkeypatch.setattr("proxy.shipped.FOLDER", FOLDER / "proxy" / "shipped_files")
+    assert install_command("uvicorn") == "pip install 'llm-token-proxy[uvicorn]'"

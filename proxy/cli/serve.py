@@ -24,6 +24,7 @@ from proxy.server.other_servers import check_server
 from proxy.server.signals import Signals, handled_signals
 from proxy.server.supervisor import Lifeline
 from proxy.settings import Settings, load_settings
+from proxy.shipped import install_command
 from proxy.telemetry import configure_logs, writing_to
 from proxy.token_ids import load_token_texts
 
@@ -136,7 +137,7 @@ def check_traces(settings: Settings) -> None:
     except ModuleNotFoundError:
         found = None
     if settings.traces is not None and found is None:
-        raise SettingsError("traces: a package is missing: pip install 'llm-token-proxy[opentelemetry]'")
+        raise SettingsError(f"traces: a package is missing: {install_command('opentelemetry')}")
 
 
 def check_binds(settings: Settings, binds: Sequence[str]) -> None:

@@ -9,8 +9,9 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from proxy.cli.gateway import embedded_gateway
-from proxy.cli.trial import REVOKES, TokenTrial, outline_of, try_credential, try_redis, with_dependencies
+from proxy.cli.trial import REVOKES, TokenTrial, outline_of, repeated_prefix, try_credential, try_redis, with_dependencies
 from proxy.credentials.sources.reply import duration
+from proxy.credentials.sources.reply_faults import SHOWN_BY_TOKEN
 from proxy.credentials.token import FetchedToken, with_deadlines
 from proxy.errors import SettingsError
 from proxy.settings import CredentialSettings, Logs, Settings, load_settings
@@ -43,13 +44,19 @@ def token(options: argparse.Namespace) -> int:
     trial = asyncio.run(_try(with_dependencies(settings, name), name))
     label = f"credentials.{dotted((name,))}"
     if trial.token is None:
-        print(f"{label}: {trial.reason}", file=sys.stderr)
+        print(f"{label}: {trial.reason.removesuffix(SHOWN_BY_TOKEN)}", file=sys.stderr)
         if trial.reply is not None:
             print(f"its reply: {outline_of(trial.reply, section, None)}", file=sys.stderr)
         return EXIT_FAILED
     print(report(name, section, trial, trial.token))
     if trial.token.doubt is not None:
         _warn(f"{label}: {trial.token.doubt.reason}")
+    prefix = repeated_prefix(section, trial.token)
+    if prefix:
+        _warn(
+            f'{label}: the token in the reply already begins with "{prefix}", which would be sent twice: set '
+            'inject.template = "{token}"'
+        )
     return EXIT_FAILED if shared and section.sharing == "redis_required" else 0
 
 

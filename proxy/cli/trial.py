@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -110,6 +111,13 @@ async def _fetch(source: TokenSource, requested_at: float) -> TokenTrial:
         return TokenTrial(requested_at, source.read(reply), reply=reply)
     except TokenFetchError as error:
         return TokenTrial(requested_at, reason=error.reason, reply=reply)
+
+
+def repeated_prefix(section: CredentialSettings, token: FetchedToken) -> str:
+    """Return the text before the token in the template, without spaces, if the token itself has it too."""
+    prefix = section.inject.template.partition("{token}")[0].strip()
+    repeats = re.match(rf"{re.escape(prefix)}\s", token.secret.reveal(), re.IGNORECASE)
+    return prefix if prefix and repeats else ""
 
 
 def outline_of(reply: Reply, section: CredentialSettings, token: FetchedToken | None) -> str:

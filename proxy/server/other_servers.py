@@ -14,6 +14,7 @@ from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallabl
 
 from proxy.errors import SettingsError
 from proxy.server.config import ServerConfig
+from proxy.shipped import install_command
 from proxy.task_groups import task_group
 
 OURS: Final = "hypercorn"
@@ -30,7 +31,7 @@ def check_server(server: str, config: ServerConfig, workers: int, inherited: Seq
         return
     problems = []
     if importlib.util.find_spec(server) is None:
-        problems.append(f"the package {server} is not installed: pip install 'llm-token-proxy[{server}]'")
+        problems.append(f"the package {server} is not installed: {install_command(server)}")
     if config.certfile is not None:
         problems.append("certfile: TLS needs the server hypercorn")
     if server == "granian":

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from proxy.regular_files import open_regular
 from proxy.secret import Secret
 from proxy.settings.section import Checked, frozen, reject, suggestion
+from proxy.shipped import install_command
 from proxy.wire.endpoints import ENDPOINT_NAMES, Shape
 from proxy.wire.repairs import DECODE_TOKEN_IDS, known_names
 
@@ -98,7 +99,7 @@ def _repair_name(value: str) -> str:
     if value not in known_names():
         reject(f"unknown repair, {suggestion(value, known_names())}")
     if value == DECODE_TOKEN_IDS.name and find_spec("tiktoken") is None:
-        reject(f"{value} needs the package tiktoken: pip install '.[tiktoken]'")
+        reject(f"{value} needs the package tiktoken: {install_command('tiktoken')}")
     return value
 
 

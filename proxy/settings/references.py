@@ -68,7 +68,8 @@ def _route_problems(tree: Tree | Section, upstreams: Tree) -> Iterator[Problem]:
         yield from _target_problems(_get(route, "upstream"), upstreams, path)
     for key, target in _table(routes, "endpoints").items():
         if key not in ENDPOINT_NAMES:
-            yield Problem(("routes", key), f"unknown endpoint, {suggestion(key, ENDPOINT_NAMES)}")
+            words = f"unknown key or endpoint, {suggestion(key, ('default', *ENDPOINT_NAMES))}"
+            yield Problem(("routes", key), words)
         else:
             yield from _target_problems(target, upstreams, ("routes", key))
 

@@ -118,6 +118,42 @@ async def test_even_a_short_token_does_not_show(tmp_path: Path, capsys: Printed)
     assert "echo" in printed.out
 
 
+async def test_the_reply_is_not_referred_to_where_it_is_shown(tmp_path: Path, capsys: Printed) -> None:
+    endpoint = TokenEndpoint()
+    endpoint.says({"code": 40001, "msg": "app secret wrong", "data": None})
+    async with serve_on_loopback(endpoint.app()) as url:
+        section = f'[credentials.corp]\nsource = "http"\nurl = "{url}"\ntoken = "data.token"\n'
+        assert await run("corp", "--config", write(tmp_path, section)) == 1
+    printed = capsys.readouterr().err
+    assert "looks like an error (code is 40001)" in printed
+    assert '  msg   "app secret wrong"' in printed
+    assert "shows the reply" not in printed
+
+
+@pytest.mark.parametrize(
+    ("token", "template", "warns"),
+    [
+        (f"Bearer {TOKEN}", "Bearer {token}", True),
+        (f"bearer {TOKEN}", "Bearer {token}", True),
+        (f"Bearer {TOKEN}", "{token}", False),
+        (f"Bearer{TOKEN}", "Bearer {token}", False),
+        (TOKEN, "Bearer {token}", False),
+    ],
+)
+def test_a_token_that_repeats_the_template_causes_a_warning(
+    tmp_path: Path,
+    capsys: Printed,
+    token: str,
+    template: str,
+    warns: bool,  # noqa: FBT001
+) -> None:
+    fixed = f'[credentials.corp]\nsource = "static"\nvalue = "{token}"\ninject = {{ template = "{template}" }}\n'
+    assert main(["token", "corp", "--config", write(tmp_path, fixed)]) == 0
+    printed = capsys.readouterr()
+    assert ('already begins with "Bearer", which would be sent twice' in printed.err) == warns
+    assert TOKEN not in printed.out + printed.err
+
+
 def test_a_revoking_issuer_causes_a_warning(tmp_path: Path, capsys: Printed) -> None:
     fixed = f'[credentials.corp]\nsource = "static"\nvalue = "{TOKEN}"\nreissue = "revokes_previous"\n'
     assert main(["token", "corp", "--config", write(tmp_path, fixed)]) == 0

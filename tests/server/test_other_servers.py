@@ -37,7 +37,7 @@ def test_options_that_a_server_does_not_support_are_rejected(
 
 
 def test_a_server_that_is_not_installed_is_named_with_its_extra() -> None:
-    with pytest.raises(SettingsError, match=r"--server absent: .*llm-token-proxy\[absent\]"):
+    with pytest.raises(SettingsError, match=r"--server absent: .*pip install .*\[absent\]"):
         check("absent", ServerConfig())
 
 

@@ -44,7 +44,7 @@ def test_every_problem_is_reported_at_once_in_the_order_of_the_file(problems: Pr
         'x.toml:3: access.mode: must be "keys" or "open"',
         'x.toml:6: access.keys.0.kee: unknown key, did you mean "key"?',
         'x.toml:7: routes.default: is required: one of "a b", "chat"',
-        'x.toml:8: routes."chat/completion": unknown endpoint, did you mean "chat/completions"?',
+        'x.toml:8: routes."chat/completion": unknown key or endpoint, did you mean "chat/completions"?',
         "x.toml:9: upstreams.chat.base_url: is required",
         'x.toml:10: upstreams.chat.base_ur: unknown key, did you mean "base_url"?',
         'x.toml:11: upstreams.chat.credential: is not the name of a credential, did you mean "corp"?',

@@ -51,12 +51,13 @@ def test_every_known_endpoint_can_be_routed(load: Load) -> None:
         ),
         (
             "default = 'chat'\nembedding = 'chat'",
-            '9: routes.embedding: unknown endpoint, did you mean "embeddings"?',
+            '9: routes.embedding: unknown key or endpoint, did you mean "embeddings"?',
         ),
         (
             "default = 'chat'\nmodel = 'chat'",
-            '9: routes.model: unknown endpoint, did you mean "models"?',
+            '9: routes.model: unknown key or endpoint, did you mean "models"?',
         ),
+        ("defualt = 'chat'", '8: routes.defualt: unknown key or endpoint, did you mean "default"?'),
     ],
 )
 def test_a_route_to_an_unknown_upstream_is_reported(problems: Problems, line: str, told: str) -> None:

@@ -9,7 +9,7 @@ from typing import Final
 
 from proxy.cli.doctor.findings import Finding
 from proxy.cli.doctor.network import of_failure
-from proxy.cli.trial import TokenTrial, try_credential
+from proxy.cli.trial import TokenTrial, repeated_prefix, try_credential
 from proxy.credentials.sources.oauth2 import oauth2_recipe
 from proxy.credentials.sources.reply import Reply, duration
 from proxy.credentials.sources.reply_faults import is_html
@@ -105,6 +105,9 @@ def _judge(
 ) -> Iterator[Finding]:
     """Yield findings about a token: its lifetime, and the time to refresh it."""
     life = token.lifetime
+    prefix = repeated_prefix(section, token)
+    if prefix:
+        yield Finding("token_has_prefix", subject, {"prefix": prefix})
     if math.isinf(life):
         yield Finding("token_endless", subject)
         return

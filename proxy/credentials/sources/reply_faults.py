@@ -17,7 +17,14 @@ DAY_SECONDS: Final = 86400.0
 _PLAUSIBLE_SECONDS: Final = (30.0, DAY_SECONDS)
 """The usual lifetime of short-lived tokens; any other may be a mistake in the unit."""
 
-_CREDENTIALS: Final = "it refuses the request: check the id, the secret and all other fields of the request"
+_FIELDS: Final = "check the id, the secret and all other fields of the request"
+_CREDENTIALS: Final = f"it refuses the request: {_FIELDS}"
+SHOWN_BY_TOKEN: Final = "; `token NAME` shows the reply"
+"""The end of explanations for readers of the log, who do not see the reply."""
+_CODE_NAMES: Final = ("code", "errcode", "errCode", "error_code", "errorCode", "errno", "ret", "retCode", "status")
+_ERROR_NAMES: Final = ("error", "errors", "error_description")
+_MESSAGE_NAMES: Final = ("msg", "message", "errmsg", "errMsg", "errorMessage")
+"""Some endpoints write a message such as `success` next to the token."""
 _ADVICE: Final[dict[int, str]] = {
     HTTPStatus.BAD_REQUEST: _CREDENTIALS,
     HTTPStatus.UNAUTHORIZED: _CREDENTIALS,
@@ -59,16 +66,33 @@ def success_fault(reply: Reply, path: str, expected: object) -> str:
         isinstance(found, str) and re.fullmatch(r"[0-9]{1,10}", found)
     )
     shown = "it is missing" if found is None else f"it is {found}" if is_code else "it has another value"
-    return (
-        f"signals no success at {path!r}: {shown}, but {expected!r} is expected; `token NAME` shows the reply"
-    )
+    return f"signals no success at {path!r}: {shown}, but {expected!r} is expected{SHOWN_BY_TOKEN}"
 
 
 def token_fault(reply: Reply, place: str, *, in_body: bool) -> str:
     """Explain a reply without a token at the configured place."""
     if in_body and reply.body is None:
         return f"has no token at {place!r}: {form_fault(reply)}"
-    return f"has no token at {place!r}: check the path; `token NAME` shows the reply"
+    if in_body and reply.find(place) is None and (error := _error_of(reply.body)):
+        return (
+            f"has no token at {place!r}: the reply looks like an error ({error}): {_FIELDS}, and set `success` to "
+            f"the value of replies with a token{SHOWN_BY_TOKEN}"
+        )
+    return f"has no token at {place!r}: check the path{SHOWN_BY_TOKEN}"
+
+
+def _error_of(body: object) -> str:
+    """Return what looks like an error at the top of a reply, without text of it; empty if nothing does."""
+    if not isinstance(body, dict):
+        return ""
+    codes = ((name, body[name]) for name in _CODE_NAMES if body.get(name) is not None)
+    for name, code in codes:
+        text = str(code)
+        if not isinstance(code, bool) and re.fullmatch(r"-?[0-9]{1,10}", text):
+            return "" if text.strip("0") in {"", "2"} else f"{name} is {text}"
+    has_content = any(isinstance(value, dict | list) and value for value in body.values())
+    names = _ERROR_NAMES if has_content else (*_ERROR_NAMES, *_MESSAGE_NAMES)
+    return next((f"it has {name}" for name in names if body.get(name)), "")
 
 
 def form_fault(reply: Reply) -> str:

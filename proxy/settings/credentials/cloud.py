@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_v
 from proxy.settings.credentials.section import CredentialSection, environ_of
 from proxy.settings.fields import CaFile, Count, Name, ProxyUrl, ReadableFile, SecretText, matching
 from proxy.settings.section import Choice, frozen, problems_of_choices, reject, reject_all, reject_together
+from proxy.shipped import install_command
 
 
 class CloudSection(CredentialSection):
@@ -45,7 +46,7 @@ class CloudSection(CredentialSection):
     @classmethod
     def _has_its_sdk(cls, source: str) -> str:
         if not all(_is_installed(module) for module in cls.modules):
-            reject(f"{source} needs the package {cls.package}: pip install '.[{source}]'")
+            reject(f"{source} needs the package {cls.package}: {install_command(source)}")
         return source
 
 

@@ -55,6 +55,8 @@ async def test_a_token_is_returned_with_its_lifetime() -> None:
         (reply(expires_in=1), {}, "lifetime_too_short"),
         (reply(), {"reissue": "revokes_previous"}, "token_revoked_previous"),
         ({"token": TOKEN}, {}, "lifetime_unreadable"),
+        (reply(token=f"bearer {TOKEN}"), {}, "token_has_prefix"),
+        ({"token": f"Bearer {TOKEN}"}, {"expires": [], "default_ttl": 300}, "token_has_prefix"),
         (reply(expires_in=300_000), {}, "lifetime_doubtful"),
     ],
 )

@@ -84,6 +84,28 @@ def test_replies_that_are_not_json(text: str, words: str) -> None:
     assert is_html(reply(text=text)) == ("HTML" in words)
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"code": 40001, "msg": CANARY, "data": None}, "the reply looks like an error (code is 40001): check the id"),
+        ({"errcode": "40013"}, "an error (errcode is 40013)"),
+        ({"msg": CANARY}, "an error (it has msg)"),
+        ({"error": {"message": CANARY}}, "an error (it has error)"),
+        ({"code": 0, "msg": CANARY}, "check the path"),
+        ({"code": "200", "msg": "ok"}, "check the path"),
+        ({"code": True, "success": True}, "check the path"),
+        ({"msg": CANARY, "result": {"token": CANARY}}, "check the path"),
+        ({"code": 40001, "data": {"token": ""}}, "check the path"),
+        ([], "check the path"),
+    ],
+)
+def test_a_reply_with_an_error_instead_of_a_token_is_named(body: Any, words: str) -> None:
+    said = token_fault(reply(body), "data.token", in_body=True)
+    assert words in said
+    assert said.endswith("; `token NAME` shows the reply")
+    assert CANARY not in said
+
+
 def test_html_is_recognised_by_its_media_type() -> None:
     assert is_html(reply(text="<p>Sign in</p>", content_type="text/html; charset=utf-8"))
     assert not is_html(reply({"a": 1}, content_type="text/html"))
