@@ -1,7 +1,7 @@
 """Find the files that come with the program: default and example configurations, the server's settings.
 
-In a wheel they are in a folder of the package, in a checkout at its root. How an extra is installed depends on the
-same difference.
+In a wheel they are in a folder of the package, in a checkout at its root. How an extra is installed depends
+on the same difference.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ def shipped(name: str) -> Path:
 
 def install_command(extra: str) -> str:
     """Return the command that installs an extra of the distribution, from where the program was installed."""
-    sources = FOLDER == _PACKAGE.parent
+    sources = _PACKAGE.parent == FOLDER
     return f"pip install '.[{extra}]'" if sources else f"pip install 'llm-token-proxy[{extra}]'"
 
 

@@ -9,9 +9,17 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from proxy.cli.gateway import embedded_gateway
-from proxy.cli.trial import REVOKES, TokenTrial, outline_of, repeated_prefix, try_credential, try_redis, with_dependencies
+from proxy.cli.trial import (
+    REVOKES,
+    TokenTrial,
+    outline_of,
+    repeated_prefix,
+    try_credential,
+    try_redis,
+    with_dependencies,
+)
 from proxy.credentials.sources.reply import duration
-from proxy.credentials.sources.reply_faults import SHOWN_BY_TOKEN
+from proxy.credentials.sources.reply_faults import REPLY_HINT
 from proxy.credentials.token import FetchedToken, with_deadlines
 from proxy.errors import SettingsError
 from proxy.settings import CredentialSettings, Logs, Settings, load_settings
@@ -44,7 +52,7 @@ def token(options: argparse.Namespace) -> int:
     trial = asyncio.run(_try(with_dependencies(settings, name), name))
     label = f"credentials.{dotted((name,))}"
     if trial.token is None:
-        print(f"{label}: {trial.reason.removesuffix(SHOWN_BY_TOKEN)}", file=sys.stderr)
+        print(f"{label}: {trial.reason.removesuffix(REPLY_HINT)}", file=sys.stderr)
         if trial.reply is not None:
             print(f"its reply: {outline_of(trial.reply, section, None)}", file=sys.stderr)
         return EXIT_FAILED

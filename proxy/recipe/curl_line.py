@@ -87,7 +87,9 @@ def parse_curl(line: str, read_file: ReadFile = lambda name: Path(name).read_byt
         words = words[1:]
     elif words and (assignment := _ASSIGNMENT.match(words[0])):
         if assignment["name"].lower() in _PROXY_NAMES:
-            raise CurlLineError(f"{assignment['name']}=: variables before curl are not read: write -x instead")
+            raise CurlLineError(
+                f"{assignment['name']}=: variables before curl are not read: write -x instead"
+            )
         raise ComputedLine
     elif words and "://" not in words[0] and not words[0].startswith("-"):
         if _CURL.search(line):
@@ -190,7 +192,7 @@ class _Parser:
         return value
 
     def _basic(self) -> tuple[str, str] | None:
-        """Return user and password from an Authorization header, `--user` or the URL, in the order of curl."""
+        """Return user and password from an Authorization header, `--user` or the URL, in curl's order."""
         user = self._options.last("user")
         if user is None and "@" in self._url.netloc:
             user = unquote(self._url.netloc.rpartition("@")[0])
@@ -249,7 +251,7 @@ def _split_url(urls: tuple[str, ...]) -> SplitResult:
 
 
 def _headers(options: Options) -> tuple[dict[str, str], frozenset[str]]:
-    """Return headers by name, and the lower-case names of those of `-H`, which replace those of other options.
+    """Return headers by name, and the lower-case names of those of `-H`, which replace other options.
 
     Repeated ones are joined (RFC 9110 5.2). A `-H` without a value removes a header.
     """
@@ -273,7 +275,11 @@ def _headers(options: Options) -> tuple[dict[str, str], frozenset[str]]:
             headers[name] = headers.pop(known) + ("; " if known.lower() == "cookie" else ", ") + value
         elif headers[known] != value:
             raise CurlLineError(f"-H: {known} occurs twice with different values")
-    others = {"User-Agent": options.last("user-agent"), "Referer": options.last("referer"), **_cookies(options)}
+    others = {
+        "User-Agent": options.last("user-agent"),
+        "Referer": options.last("referer"),
+        **_cookies(options),
+    }
     bearer = options.last("oauth2-bearer")
     others["Authorization"] = None if bearer is None else f"Bearer {bearer}"
     for name, given in others.items():

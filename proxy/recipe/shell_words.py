@@ -27,7 +27,8 @@ _PART: Final = re.compile(
     re.DOTALL,
 )
 _IN_DOUBLE: Final = re.compile(
-    rf"\\\r?\n|\\(?P<escaped>[\"\\$`])|\${_NAME.format('variable')}|(?P<rejected>\$[(\[{{0-9$?!@#*-]|`)", re.DOTALL
+    rf"\\\r?\n|\\(?P<escaped>[\"\\$`])|\${_NAME.format('variable')}|(?P<rejected>\$[(\[{{0-9$?!@#*-]|`)",
+    re.DOTALL,
 )
 _ANSI: Final = re.compile(
     r"\\(?:(?P<bytes>(?:x[0-9A-Fa-f]{1,2}|[0-7]{1,3})(?:\\x[0-9A-Fa-f]{1,2}|\\[0-7]{1,3})*)"
@@ -153,7 +154,9 @@ def _text(part: re.Match[str]) -> str:
     if part["ansi"] is not None:
         return _ansi(part["ansi"])
     if part["escaped"] is not None and part["escaped"].isalnum():
-        raise CurlLineError("a backslash before a letter disappears outside of quotes: put the text in quotes")
+        raise CurlLineError(
+            "a backslash before a letter disappears outside of quotes: put the text in quotes"
+        )
     if part["double"] is not None:
         return _IN_DOUBLE.sub(_double, part["double"])
     plain = (part[name] for name in ("single", "escaped", "plain"))

@@ -207,8 +207,8 @@ class _Part(NamedTuple):
     """A word or a sign of PowerShell."""
 
     kind: str
-    """`text` for a word in quotes or partly so, `bare` for one without, `list` for one with a comma outside of
-    quotes, `mark` for a sign."""
+    """`text` for a word in quotes or partly so, `bare` for one without, `list` for one with a comma outside
+    of quotes, `mark` for a sign."""
     text: str
     at: int
     """Where it begins in the command."""

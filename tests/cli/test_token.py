@@ -147,7 +147,9 @@ def test_a_token_that_repeats_the_template_causes_a_warning(
     template: str,
     warns: bool,  # noqa: FBT001
 ) -> None:
-    fixed = f'[credentials.corp]\nsource = "static"\nvalue = "{token}"\ninject = {{ template = "{template}" }}\n'
+    fixed = (
+        f'[credentials.corp]\nsource = "static"\nvalue = "{token}"\ninject = {{ template = "{template}" }}\n'
+    )
     assert main(["token", "corp", "--config", write(tmp_path, fixed)]) == 0
     printed = capsys.readouterr()
     assert ('already begins with "Bearer", which would be sent twice' in printed.err) == warns

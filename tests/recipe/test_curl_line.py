@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shlex
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -307,7 +308,7 @@ def test_any_line_is_a_request_or_the_one_error(words: list[Any]) -> None:
         assert parsed(" ".join(words)).url
 
 
-PARTS = {
+PARTS: dict[str, Callable[[CurlRequest], bool]] = {
     "-d 'f=vf'": lambda request: (request.form or {}).get("f") == "vf",
     '-d "g=vg"': lambda request: (request.form or {}).get("g") == "vg",
     "-H 'X-H: vh'": lambda request: request.headers.get("X-H") == "vh",
@@ -320,9 +321,55 @@ PARTS = {
     f"'{URL}'": lambda request: request.url == URL,
 }
 STRANGE = [
-    *("", "2>&1", ">out", "<in", "| jq .", "; id", "&", "&& id", "@p", "%NAME%", '"%NAME%"', "`", "^", "{", "A=b", "#"),
-    *("'", '"', "\\", "\\ ", "\\\n", "\n", "@'", "$1", "$$", "$[1]", "$(id)", "${A}", "${A:-b}", "C:\\a", "-", "--"),
-    *("-H 'X no'", "-H 'Authorization: other'", "-u a:b", "-X", "--next", "`\n", "^\n", "'a''b'", "x,y", "irm x", "\u201c"),
+    *(
+        "",
+        "2>&1",
+        ">out",
+        "<in",
+        "| jq .",
+        "; id",
+        "&",
+        "&& id",
+        "@p",
+        "%NAME%",
+        '"%NAME%"',
+        "`",
+        "^",
+        "{",
+        "A=b",
+        "#",
+    ),
+    *(
+        "'",
+        '"',
+        "\\",
+        "\\ ",
+        "\\\n",
+        "\n",
+        "@'",
+        "$1",
+        "$$",
+        "$[1]",
+        "$(id)",
+        "${A}",
+        "${A:-b}",
+        "C:\\a",
+        "-",
+        "--",
+    ),
+    *(
+        "-H 'X no'",
+        "-H 'Authorization: other'",
+        "-u a:b",
+        "-X",
+        "--next",
+        "`\n",
+        "^\n",
+        "'a''b'",
+        "x,y",
+        "irm x",
+        "\u201c",
+    ),
 ]
 
 

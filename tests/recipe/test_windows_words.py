@@ -12,7 +12,9 @@ from proxy.recipe.curl_line import parse_curl
 from proxy.recipe.shell_words import ComputedLine, CurlLineError
 from proxy.recipe.windows_words import windows_words
 
-VALUE = st.text(st.sampled_from("ab \n'\"`$@{}();|&<>,#=%^\\") | st.characters(exclude_categories=["C"]), max_size=20)
+VALUE = st.text(
+    st.sampled_from("ab \n'\"`$@{}();|&<>,#=%^\\") | st.characters(exclude_categories=["C"]), max_size=20
+)
 URL = "https://auth.corp.example/token"
 CMD = f"""curl ^"{URL}^" ^
   -H ^"content-type: application/json^" ^
@@ -105,9 +107,21 @@ def test_arbitrary_text_for_cmd_is_read_or_rejected_with_one_error(text: str) ->
         ('curl ^\n "a&b|c>d" | jq .token', ["curl", "a&b|c>d"], True),
         ("curl ^\n x 2>nul", ["curl", "x"], True),
         ('curl ^\n -d "a=b""c" ""', ["curl", "-d", 'a=b"c', ""], False),
-        ('curl -d "{\\"s\\":\\"%APP_SECRET%\\"}" x', ["curl", "-d", '{"s":"\ue000APP_SECRET\ue001"}', "x"], False),
-        ('curl "x?a=%41" -d "it\'s %app_secret%"', ["curl", "x?a=%41", "-d", "it's \ue000app_secret\ue001"], False),
-        ("curl --cacert C:\\ca.pem -d %SECRET%", ["curl", "--cacert", "C:\\ca.pem", "-d", "\ue000SECRET\ue001"], False),
+        (
+            'curl -d "{\\"s\\":\\"%APP_SECRET%\\"}" x',
+            ["curl", "-d", '{"s":"\ue000APP_SECRET\ue001"}', "x"],
+            False,
+        ),
+        (
+            'curl "x?a=%41" -d "it\'s %app_secret%"',
+            ["curl", "x?a=%41", "-d", "it's \ue000app_secret\ue001"],
+            False,
+        ),
+        (
+            "curl --cacert C:\\ca.pem -d %SECRET%",
+            ["curl", "--cacert", "C:\\ca.pem", "-d", "\ue000SECRET\ue001"],
+            False,
+        ),
         ("curl.exe -d 's=it''s' x", ["curl.exe", "-d", "s=it's", "x"], False),
         ("curl.exe `\n x 2>$null", ["curl.exe", "x"], True),
         ("curl ^\n x & echo %B%", ["curl", "x"], True),
@@ -181,7 +195,9 @@ def test_what_would_be_lost_or_changed_is_an_error(rest: str, words: str) -> Non
     assert "s3cr3t" not in str(failure.value)
 
 
-@pytest.mark.parametrize("name", ["Cookies.Add($c)", 'Headers["Authorization"] = "s3cr3t"', "Credentials = $c"])
+@pytest.mark.parametrize(
+    "name", ["Cookies.Add($c)", 'Headers["Authorization"] = "s3cr3t"', "Credentials = $c"]
+)
 def test_what_a_session_would_add_is_an_error(name: str) -> None:
     with pytest.raises(CurlLineError, match=r"of \$session are not read") as failure:
         parse_curl(f"$s = New-Object WebRequestSession\n$s.{name}\nirm {URL} -WebSession $s")
@@ -205,7 +221,7 @@ def test_the_name_of_a_host_is_no_command() -> None:
     [
         ("@'\na=b&s=s3cr3t\n'@", {"a": "b", "s": "s3cr3t"}),
         ("@'  \r\na=it''s\n'@\r\n", {"a": "it''s"}),
-        ('@"\na=$env:KEY&b=\"`$x\"\n"@', {"a": "\ue000KEY\ue001", "b": '"$x"'}),
+        ('@"\na=$env:KEY&b="`$x"\n"@', {"a": "\ue000KEY\ue001", "b": '"$x"'}),
     ],
 )
 def test_here_strings_are_read(body: str, form: dict[str, str]) -> None:
@@ -233,7 +249,12 @@ def test_what_cmd_would_read_differently_is_an_error(line: str, words: str) -> N
 @given(VALUE)
 def test_a_value_arrives_in_each_kind_of_quotes_of_powershell(value: str) -> None:
     escaped = re.sub(r"[`\"$]", r"`\g<0>", value)
-    written = [f"'{value.replace(chr(39), chr(39) * 2)}'", f'"{escaped}"', f"@'\n{value}\n'@", f'@"\n{escaped}\n"@']
+    written = [
+        f"'{value.replace(chr(39), chr(39) * 2)}'",
+        f'"{escaped}"',
+        f"@'\n{value}\n'@",
+        f'@"\n{escaped}\n"@',
+    ]
     for body in written:
         words = windows_words(f"irm {URL} -Method Post -Body {body} -UserAgent x")
         assert words is not None

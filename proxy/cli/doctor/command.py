@@ -10,7 +10,7 @@ import getpass
 import io
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -22,11 +22,14 @@ from proxy.cli.gateway import embedded_gateway
 from proxy.errors import SettingsError
 from proxy.recipe.phrases import language_of
 from proxy.settings import Logs, Upstream, load_settings
+from proxy.task_groups import task_group
 from proxy.telemetry import configure_logs
 from proxy.wire.endpoints import Shape
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
+QUIET_SECONDS: Final = 5.0
+"""After this time without a finding, or twice as long, what is being tested is named."""
 KEY_VARIABLE: Final = "PROXY_DOCTOR_KEY"
 """Has the key for `--url` if the command line does not, because other users can read command lines."""
 KEY_CHARACTERS_MAX: Final = 16 * 1024
@@ -40,13 +43,30 @@ def doctor(options: argparse.Namespace) -> int:
     report = Report(language_of(os.environ), as_json=options.json, stream=sys.stdout)
     try:
         if options.url is not None:
-            status = asyncio.run(_from_outside(options, report))
+            checks = _from_outside(options, report)
         else:
-            status = asyncio.run(diagnose(options.config, _plan(options, report), report, os.environ))
+            checks = diagnose(options.config, _plan(options, report), report, os.environ)
+        status = asyncio.run(_reminding(checks, report, options.timeout))
     finally:
         report.stop()
     report.end()
     return status
+
+
+async def _reminding(checks: Awaitable[int], report: Report, seconds: float) -> int:
+    """Run the checks; meanwhile name on standard error what takes long. Return the exit status."""
+    async with task_group() as group:
+        reminders = group.create_task(_remind(report, seconds))
+        try:
+            return await checks
+        finally:
+            reminders.cancel()
+
+
+async def _remind(report: Report, seconds: float) -> None:
+    while True:
+        await asyncio.sleep(QUIET_SECONDS)
+        report.remind(sys.stderr, seconds)
 
 
 async def diagnose(config: Path, plan: CheckPlan, report: Report, environ: Mapping[str, str]) -> int:

@@ -39,6 +39,7 @@ class _Language(NamedTuple):
     all_well: str
     warned: str
     broken: str
+    waiting: str
 
 
 _ENGLISH: Final = _Language(
@@ -48,6 +49,7 @@ _ENGLISH: Final = _Language(
     "All is well. Checks that passed: {ok}",
     "It works. Warnings: {warning}",
     "Problems found: {failed}. Begin with the first.",
+    "still testing {subject}: each request may take up to {seconds:g} s",
 )
 _CHINESE: Final = _Language(
     {
@@ -62,6 +64,7 @@ _CHINESE: Final = _Language(
     "一切正常，通过 {ok} 项检查。",
     "可以使用，有 {warning} 个警告。",
     "发现 {failed} 个问题，请从第一个开始解决。",
+    "仍在测试 {subject}：每个请求最多等待 {seconds:g} 秒",
 )
 
 
@@ -88,11 +91,16 @@ class Report:
         """Whether the terminal shows the marks, which GBK and Latin-1 lack."""
         self._status = ""
         """The line about the current subject; empty if there is none."""
+        self._subject = ""
+        """The current subject, until it has been named in a reminder."""
+        self._is_quiet = False
+        """Whether nothing has happened since the last call of `remind`."""
         self._began = time.monotonic()
         self.findings: list[Finding] = []
 
     def begin(self, subject: str) -> None:
         """Show the current subject, on a terminal."""
+        self._subject, self._is_quiet = clean(subject), False
         if self._has_status:
             self._hide_status()
             self._status = f"{self._words.names['testing']} {clean(subject)}"
@@ -100,11 +108,24 @@ class Report:
 
     def add(self, finding: Finding) -> None:
         """Take a finding, and print it."""
+        self._is_quiet = False
         self.findings.append(finding)
         if not self._as_json:
             self._hide_status()
             self._print(finding)
             self._show_status()
+
+    def remind(self, stream: TextIO, seconds: float) -> None:
+        """Name the current subject once if nothing has happened since the last call and no terminal shows it.
+
+        Args:
+            stream: Where to print.
+            seconds: The time limit of a request.
+        """
+        if self._is_quiet and self._subject and not self._has_status:
+            click.echo(self._words.waiting.format(subject=self._subject, seconds=seconds), file=stream)
+            self._subject = ""
+        self._is_quiet = True
 
     def stop(self) -> None:
         """Stop showing the current subject."""

@@ -289,7 +289,7 @@ class SettingsWalk:
                         yield finding
 
     async def _path(self, service: Api, apis: dict[str, Api], routes: _Routes) -> Finding:
-        """Test without a model whether there is a chat, and if that fails at the upstream of unknown models."""
+        """Test without a model whether there is a chat, and if that fails at the default upstream."""
         found = await check_path(service)
         route = routes.find(CHAT_COMPLETIONS, "model")
         if route is None or not has_failed([found]):

@@ -19,9 +19,19 @@ _PLAUSIBLE_SECONDS: Final = (30.0, DAY_SECONDS)
 
 _FIELDS: Final = "check the id, the secret and all other fields of the request"
 _CREDENTIALS: Final = f"it refuses the request: {_FIELDS}"
-SHOWN_BY_TOKEN: Final = "; `token NAME` shows the reply"
+REPLY_HINT: Final = "; `token NAME` shows the reply"
 """The end of explanations for readers of the log, who do not see the reply."""
-_CODE_NAMES: Final = ("code", "errcode", "errCode", "error_code", "errorCode", "errno", "ret", "retCode", "status")
+_CODE_NAMES: Final = (
+    "code",
+    "errcode",
+    "errCode",
+    "error_code",
+    "errorCode",
+    "errno",
+    "ret",
+    "retCode",
+    "status",
+)
 _ERROR_NAMES: Final = ("error", "errors", "error_description")
 _MESSAGE_NAMES: Final = ("msg", "message", "errmsg", "errMsg", "errorMessage")
 """Some endpoints write a message such as `success` next to the token."""
@@ -66,7 +76,7 @@ def success_fault(reply: Reply, path: str, expected: object) -> str:
         isinstance(found, str) and re.fullmatch(r"[0-9]{1,10}", found)
     )
     shown = "it is missing" if found is None else f"it is {found}" if is_code else "it has another value"
-    return f"signals no success at {path!r}: {shown}, but {expected!r} is expected{SHOWN_BY_TOKEN}"
+    return f"signals no success at {path!r}: {shown}, but {expected!r} is expected{REPLY_HINT}"
 
 
 def token_fault(reply: Reply, place: str, *, in_body: bool) -> str:
@@ -75,10 +85,10 @@ def token_fault(reply: Reply, place: str, *, in_body: bool) -> str:
         return f"has no token at {place!r}: {form_fault(reply)}"
     if in_body and reply.find(place) is None and (error := _error_of(reply.body)):
         return (
-            f"has no token at {place!r}: the reply looks like an error ({error}): {_FIELDS}, and set `success` to "
-            f"the value of replies with a token{SHOWN_BY_TOKEN}"
+            f"has no token at {place!r}: the reply looks like an error ({error}): {_FIELDS}, and set `success` "
+            f"to the value of replies with a token{REPLY_HINT}"
         )
-    return f"has no token at {place!r}: check the path{SHOWN_BY_TOKEN}"
+    return f"has no token at {place!r}: check the path{REPLY_HINT}"
 
 
 def _error_of(body: object) -> str:

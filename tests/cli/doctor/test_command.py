@@ -12,6 +12,7 @@ from proxy.cli import main
 from proxy.gateway import GatewayOptions, create_gateway
 from tests.loopback import serve_on_loopback
 from tests.pace import PATIENCE
+from tests.raw_upstream import Conversation, raw_upstream
 
 Printed = pytest.CaptureFixture[str]
 KEY = "sk-canary-key-77b1"
@@ -61,3 +62,13 @@ async def test_the_key_comes_from_any_of_three_places(
     async with serve_on_loopback(gateway) as url:
         assert await asyncio.to_thread(main, [*arguments, "--url", f"{url}/v1"]) == 0
     assert KEY not in capsys.readouterr().out
+
+
+async def test_a_stalled_check_is_named_while_it_lasts(
+    capsys: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.cli.doctor.command.QUIET_SECONDS", 0.05)
+    async with raw_upstream(Conversation.caller_left) as place:
+        arguments = ["doctor", "--url", f"{place.url}/v1", "--key", KEY, "--timeout", "1"]
+        assert await asyncio.to_thread(main, arguments) == 1
+    assert "still testing models: each request may take up to 1 s\n" in capsys.readouterr().err

@@ -112,6 +112,31 @@ def test_the_current_subject_replaces_the_previous_one_until_the_end() -> None:
     assert terminal.getvalue().count(CLEAR) == 2
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_takes_long_is_named_once_where_no_terminal_shows_it(*, as_json: bool) -> None:
+    printed, notes = io.StringIO(), io.StringIO()
+    shown = Report("en", as_json=as_json, stream=printed)
+    shown.remind(notes, 60.0)
+    shown.begin("chat,\nstreamed")
+    shown.remind(notes, 60.0)
+    shown.add(Finding("name_found", "url", {"host": "a.example", "addresses": "192.0.2.1"}))
+    shown.remind(notes, 60.0)
+    assert notes.getvalue() == ""
+    shown.remind(notes, 60.0)
+    shown.remind(notes, 60.0)
+    assert notes.getvalue() == "still testing chat, streamed: each request may take up to 60 s\n"
+    assert "still" not in printed.getvalue()
+
+
+def test_a_terminal_that_shows_the_subject_needs_no_reminder() -> None:
+    terminal, notes = Terminal(), io.StringIO()
+    shown = Report("en", as_json=False, stream=terminal)
+    shown.begin("chat")
+    shown.remind(notes, 60.0)
+    shown.remind(notes, 60.0)
+    assert notes.getvalue() == ""
+
+
 def test_no_color_removes_the_colours_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     shown = report("en", stream=Terminal())

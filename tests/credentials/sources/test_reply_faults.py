@@ -87,7 +87,10 @@ def test_replies_that_are_not_json(text: str, words: str) -> None:
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ({"code": 40001, "msg": CANARY, "data": None}, "the reply looks like an error (code is 40001): check the id"),
+        (
+            {"code": 40001, "msg": CANARY, "data": None},
+            "the reply looks like an error (code is 40001): check the id",
+        ),
         ({"errcode": "40013"}, "an error (errcode is 40013)"),
         ({"msg": CANARY}, "an error (it has msg)"),
         ({"error": {"message": CANARY}}, "an error (it has error)"),
