@@ -5,6 +5,7 @@ from typing import Final
 
 import nh3
 
+from proxy.chat.markdown.formulas import LATEX_CHARS_MAX
 from proxy.chat.markdown.parser import SCHEMES
 
 _LENGTH: Final = re.compile(r"[+-]?\d?(?:\.\d{1,9})?(?:em|ex|px|pt|mu|%)?")
@@ -60,6 +61,7 @@ ATTRIBUTES: Final[dict[str, frozenset[str]]] = {
     "td": frozenset({"class"}),
     "th": frozenset({"class"}),
     **dict.fromkeys(MATH_TAGS, _LENGTHS | _MATH_WORDS | {"style"}),
+    "math": _LENGTHS | _MATH_WORDS | {"style", "alttext"},
 }
 LINK_REL: Final = "noopener noreferrer nofollow"
 
@@ -85,6 +87,8 @@ def keep_attribute(tag: str, name: str, value: str) -> str | None:
     """Return the value that an allowed attribute keeps, or None to remove the attribute."""
     if name == "class":
         return _keep_class(tag, value)
+    if name == "alttext":
+        return value if len(value) <= LATEX_CHARS_MAX else None
     if tag in MATH_TAGS:
         if name == "style":
             return value if all(_STYLE.fullmatch(part.strip()) for part in _declarations(value)) else None

@@ -42,6 +42,7 @@ RAW = [
     f"<math><mtext><table><mglyph><style><img src=x onerror={RUN}></style></mglyph></table></mtext></math>",
     f"<math href='javascript:{RUN}'><maction xlink:href='javascript:{RUN}'>m</maction></math>",
     f"<math><annotation-xml encoding='text/html'><script>{RUN}</script></annotation-xml></math>",
+    f"<math alttext='<img src=x onerror={RUN}>' display=block><mi>m</mi></math>",
     f"<p onclick={RUN} onmouseover={RUN} style='position:fixed;inset:0;background:url({AWAY})' id=x>p</p>",
     f"<a href='javascript:{RUN}' target=_self>go</a><a href=' jav\tascript:{RUN}'>go</a>",
     f"<a href='data:text/html,<script>{RUN}</script>'>go</a><a href='vbscript:x'>go</a>",
@@ -104,7 +105,7 @@ ATTRIBUTES = (
     "class role aria-live aria-label aria-hidden tabindex open type title hidden viewBox d data-say "
     "data-say-n data-say-label data-label data-language start display displaystyle mathvariant stretchy "
     "fence separator columnalign minsize maxsize lspace rspace linethickness columnspacing rowspacing width "
-    "voffset height depth accent scriptlevel movablelimits notation form"
+    "voffset height depth accent scriptlevel movablelimits notation form data-tex"
 )
 
 

@@ -73,6 +73,9 @@ class SafeHtml(HTMLParser):
         if tag in MATH and name == "style":
             for part in filter(None, map(str.strip, value.split(";"))):
                 assert STYLE.fullmatch(part), part
+        elif (tag, name) == ("math", "alttext"):
+            assert len(value) <= 2_000
+            assert not UNSEEN.search(value)
         elif tag in MATH:
             assert name in MATH_ATTRIBUTES, (tag, name)
             assert re.fullmatch(r"[\w%+. -]{0,64}", value, re.ASCII), (tag, name, value)

@@ -32,6 +32,11 @@ def test_hostile_html_is_cleaned() -> None:
             '<math><mspace height="2em"></mspace></math>',
         ),
         ("<math href='javascript:x' mathcolor=red><mi>x</mi></math>", "<math><mi>x</mi></math>"),
+        (
+            "<math alttext='<b> \\frac&quot;'><mi alttext=x>x</mi></math>",
+            '<math alttext="&lt;b&gt; \\frac&quot;"><mi>x</mi></math>',
+        ),
+        (f"<math alttext='{'x' * 2001}'><mi>x</mi></math>", "<math><mi>x</mi></math>"),
         ("<div class=error>x</div>", "x"),
     ],
 )

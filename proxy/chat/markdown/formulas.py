@@ -149,6 +149,8 @@ def _content(state: StateBlock, start: int, end: int, first: int, last: int) -> 
 def to_mathml(latex: str, *, display: bool) -> str | None:
     """Return a formula as a `<math>` element, or None if it is invalid or too large.
 
+    `alttext` contains the formula as it was written, for those who copy it.
+
     Args:
         latex: The formula without its delimiters.
         display: Whether it is displayed on a separate line.
@@ -161,6 +163,7 @@ def to_mathml(latex: str, *, display: bool) -> str | None:
         return None
     for element in tree.iter():
         _adapt(element)
+    tree.set("alttext", latex)
     return tostring(tree, encoding="unicode", short_empty_elements=False)
 
 

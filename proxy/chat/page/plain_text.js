@@ -1,94 +1,203 @@
-// The text of an answer for the clipboard: close to the Markdown it came from, without the page's own labels.
-import { element } from "./dom.js";
+// The Markdown of an answer, for the clipboard and for files. Rendered again it gives the same answer, and it has none of
+// the page's own labels.
 
 const BLOCKS = "p, ul, ol, blockquote, table, figure, div, hr, h1, h2, h3, h4, h5, h6";
-const INLINE = {
-  br: (node) => (node.nextSibling?.data?.startsWith("\n") ? "" : "\n"), // the line feed behind it is the same break
-  ".tick": (node) => (node.classList.contains("done") ? "[x]" : "[ ]"),
-  code: (node) => inlineCode(node.textContent),
-  em: (node) => `*${node.textContent}*`,
-  strong: (node) => `**${node.textContent}**`,
-  a: (node) => (node.textContent === node.href ? node.href : `[${node.textContent}](${node.href})`),
-};
+const SIGNS = { em: "*", i: "*", strong: "**", b: "**", s: "~~", del: "~~" };
+// What may be syntax in any place. A backslash before `[` or `(` would begin a formula, so brackets are closed instead.
+const SYNTAX = /([*_])\1*|[`$~]|\\(?=[!-/:-@[-`{-~\n]|$)|\](?=\()|<(?=[a-z/!?])|&(?=#?\w+;)|#{3,}/gi;
+const BEFORE_A_MARK = /^(?:\d{1,9}(?=[.)](?:\s|$))|[|: \t]*(?=-[-|: \t]*$)|(?=>|[-+*](?:\s|$)|#{1,2}(?:\s|$)))/gm; // of a block
+const PAIRED = [..."*_`$~"]; // one alone is a letter
+const HELD = "\0"; // before a paired sign of a text, until all signs of its line are known; HTML cannot contain it
+const BRACKETS = { "[": "&#91;", "]": "\\]" };
+const NOT_IN_DOLLARS = /[。！？`]|(?:^|[^\\])\$|\\$/;
+const ADDRESS = /^(?:[a-z][a-z\d+.-]{1,31}:[^\s<>]*|[\w.+-]+@[\w-]+(?:\.[\w-]+)*)$/i;
 
 /** What a person who copies `root` wants in the clipboard. */
 export function plainText(root) {
-  return blocks(root).join("\n\n").trim();
-}
-
-function blocks(parent) {
-  return [...parent.children].map(block).filter((text) => text.trim() !== "");
-}
-
-function block(node) {
-  if (node.matches("figure.code")) {
-    const pre = node.querySelector("pre");
-    const fence = ticks(pre.textContent, 3);
-    return `${fence}${pre.dataset.language ?? ""}\n${pre.textContent.replace(/\n$/, "")}\n${fence}`;
-  }
-  if (node.localName === "ul" || node.localName === "ol") {
-    return list(node);
-  }
-  if (node.localName === "table") {
-    return table(node);
-  }
-  if (node.localName === "blockquote") {
-    return blocks(node).join("\n\n").replace(/^/gm, "> ");
-  }
-  if (/^h\d$/.test(node.localName)) {
-    return `${"#".repeat(Number(node.className.slice(-1)))} ${line(node)}`;
-  }
-  return node.localName === "hr" ? "---" : line(node);
-}
-
-function list(node) {
-  let number = Number(node.getAttribute("start") ?? 1);
-  const items = [...node.children].map((child) => {
-    const mark = node.localName === "ol" ? `${number++}. ` : "- ";
-    return mark + item(child).replace(/\n(?=[^\n])/g, `\n${" ".repeat(mark.length)}`);
-  });
-  return items.join("\n");
+  const copy = root.cloneNode(true);
+  copy.querySelectorAll("wbr").forEach((mark) => mark.remove());
+  copy.normalize(); // what was joined, or split for narrow columns, is one text
+  return parts(copy).join("\n\n");
 }
 
 // Lines of text and blocks mix in the item of a list.
-function item(node) {
-  const parts = [];
-  let text = null;
-  for (const child of node.childNodes) {
-    if (child.nodeType === Node.ELEMENT_NODE && child.matches(BLOCKS)) {
-      text = null;
-      parts.push(block(child));
-    } else {
-      if (text === null) {
-        text = element("span");
-        parts.push(text);
-      }
-      text.append(child.cloneNode(true));
+function parts(parent) {
+  const found = [];
+  let run = [];
+  for (const child of [...parent.childNodes, null]) {
+    if (child !== null && !isBlock(child)) {
+      run.push(child);
+      continue;
     }
+    found.push(paragraph(run), child === null ? "" : block(child));
+    run = [];
   }
-  const texts = parts.map((part) => (typeof part === "string" ? part : line(part))).filter((part) => part.trim() !== "");
-  return texts.join(node.querySelector(":scope > p") === null ? "\n" : "\n\n");
+  return found.filter((text) => text.trim() !== "");
+}
+
+// A formula with `display="block"` may stand within a line all the same.
+function isBlock(node) {
+  if (!node.matches?.(BLOCKS)) {
+    return false;
+  }
+  const { previousSibling: before, nextSibling: after } = node;
+  const ends = (side, feed) => side === null || side.matches?.(BLOCKS) || feed.test(side.data);
+  return node.localName !== "div" || (ends(before, /\n$/) && ends(after, /^\n/));
+}
+
+function block(node) {
+  switch (node.localName) {
+    case "ul":
+    case "ol":
+      return list(node);
+    case "table":
+      return table(node);
+    case "blockquote":
+      return parts(node).join("\n\n").replace(/^(?=.)/gm, "> ").replace(/^$/gm, ">");
+    case "figure":
+      return code(node.querySelector("pre"));
+    case "div":
+      return inline(node);
+    case "hr":
+      return node.closest("li") === null ? "---" : "***"; // `- ---` would be one line
+    case "p":
+      return paragraph(node.childNodes);
+    default:
+      return `${"#".repeat(Number(node.className.slice(-1)))} ${line(node.childNodes).replace(/#+$/, "\\$&")}`;
+  }
+}
+
+function code(pre) {
+  const text = pre.textContent;
+  const fence = ticks(text, 3);
+  return `${fence}${pre.dataset.language ?? ""}\n${text}${/(?:^|\n)$/.test(text) ? "" : "\n"}${fence}`;
+}
+
+function list(node) {
+  const other = node.previousElementSibling?.localName === node.localName; // another mark begins another list
+  let number = Number(node.getAttribute("start") ?? 1);
+  const items = [...node.children].map((child) => {
+    const mark = node.localName === "ol" ? `${number++}${other ? ")" : "."} ` : other ? "* " : "- ";
+    return mark + item(child).replace(/\n(?=[^\n])/g, `\n${" ".repeat(mark.length)}`);
+  });
+  const spaced = node.querySelector(":scope > li > p:only-child") !== null;
+  return items.join(spaced ? "\n\n" : "\n");
+}
+
+function item(node) {
+  const first = node.firstElementChild;
+  const tight = first === null || node.querySelector(":scope > p") === null && !isBlock(node.firstChild);
+  return parts(node).join(tight ? "\n" : "\n\n");
 }
 
 function table(node) {
-  const cell = (found) => line(found).replaceAll("|", "\\|");
-  const rows = [...node.rows].map((row) => `| ${[...row.cells].map(cell).join(" | ")} |`);
-  const rule = `|${" --- |".repeat(node.rows[0]?.cells.length ?? 0)}`;
-  return [rows[0], rule, ...rows.slice(1)].join("\n");
+  const cell = (found) => line(found.childNodes).replace(/\n/g, " ").replaceAll("|", "\\|");
+  const side = ({ classList }) => (classList.contains("to-center") ? ":-:" : classList.contains("to-right") ? "--:" : "---");
+  const row = (cells) => `| ${cells.join(" | ")} |`;
+  const rows = [...node.rows].map(({ cells }) => row([...cells].map(cell)));
+  return [rows[0], row([...(node.rows[0]?.cells ?? [])].map(side)), ...rows.slice(1)].join("\n");
 }
 
-function line(node) {
-  const copy = node.cloneNode(true);
-  for (const [name, write] of Object.entries(INLINE)) {
-    copy.querySelectorAll(name).forEach((inner) => inner.replaceWith(write(inner)));
+function paragraph(nodes) {
+  return line(nodes).replace(BEFORE_A_MARK, "$&\\");
+}
+
+function line(nodes) {
+  const text = [...nodes].map(inline).join("").replace(/^[ \t\n]+|[ \t\n]+$/g, "");
+  const paired = new Set(PAIRED.filter((sign) => text.indexOf(sign) !== text.lastIndexOf(sign)));
+  return text
+    .replace(/\0(.)/g, (_, sign) => (paired.has(sign) ? `\\${sign}` : sign))
+    .replace(/^\s|\s$/g, (blank) => `&#${blank.charCodeAt(0)};`); // parsers drop blanks of any kind there
+}
+
+function inline(node) {
+  if (node.nodeType === Node.TEXT_NODE) {
+    return escaped(node);
   }
-  return copy.textContent.trim();
+  const name = node.localName;
+  if (name === "code") {
+    return (node.previousSibling?.localName === "code" ? " " : "") + inlineCode(node.textContent);
+  }
+  if (name === "math") {
+    return formula(node);
+  }
+  const text = [...node.childNodes].map(inline).join("");
+  if (name === "br") {
+    return node.nextSibling?.data?.startsWith("\n") ? "" : "\n"; // the line feed behind it is the same break
+  }
+  if (name === "a") {
+    return link(node, text);
+  }
+  if (name === "sub" || name === "sup") {
+    return `<${name}>${text}</${name}>`;
+  }
+  if (node.matches(".tick")) {
+    return (node.classList.contains("done") ? "[x]" : "[ ]") + (node.nextSibling?.data?.startsWith(" ") ? "" : " ");
+  }
+  return Object.hasOwn(SIGNS, name) ? emphasised(node, text) : text;
+}
+
+function escaped(node) {
+  const { parentElement, previousSibling, nextSibling } = node;
+  const data = node.data.replace(previousSibling?.localName === "br" ? /(?!^)\n/g : /\n/g, " "); // only a break is one
+  const text = data.replace(SYNTAX, (signs, run, at) => {
+    if (run === undefined) {
+      return PAIRED.includes(signs) ? HELD + signs : signs.replace(/./gs, "\\$&");
+    }
+    const beside = [data[at - 1] ?? "", data[at + signs.length] ?? ""];
+    const free = beside.every((letter) => /\s/.test(letter)) || (run === "_" && beside.every((letter) => /[a-z\d]/i.test(letter)));
+    return free ? signs : signs.replace(/./g, `${HELD}$&`);
+  });
+  const label = parentElement?.closest("a") ?? null;
+  const bracketed = label === null || balanced(label.textContent) ? text : text.replace(/\\?[[\]]/g, (mark) => BRACKETS[mark] ?? mark);
+  return nextSibling?.localName === "a" ? bracketed.replace(/!$/, "\\!") : bracketed; // no image
+}
+
+function balanced(text) {
+  let depth = 0;
+  for (const letter of text) {
+    depth += letter === "[" ? 1 : letter === "]" ? -1 : 0;
+    if (depth < 0) {
+      return false;
+    }
+  }
+  return depth === 0;
+}
+
+// Blanks are outside of the signs, which otherwise would be letters.
+function emphasised(node, text) {
+  const words = text.trim();
+  const sign = node.matches("em em") && !node.matches("em em em") ? "_" : SIGNS[node.localName];
+  return words === "" ? text : text.replace(words, () => sign + words + sign);
+}
+
+function link(node, text) {
+  const address = node.textContent;
+  if (ADDRESS.test(address) && [address, `${address}/`, `mailto:${address}`].includes(node.href)) {
+    return `<${address}>`;
+  }
+  const target = node.href.replace(/[<>]/g, encodeURIComponent).replace(/\\|&(?=#?\w+;)/g, "\\$&");
+  return `[${text}](${/[()\s]/.test(target) ? `<${target}>` : target})`;
+}
+
+// The source of a formula is next to its MathML; without it, its letters remain.
+function formula(math) {
+  const { tex } = math.dataset;
+  if (tex === undefined) {
+    return math.textContent;
+  }
+  if (math.getAttribute("display") === "block") {
+    return tex.includes("$$") ? `\\[${tex}\\]` : `$$${tex}$$`;
+  }
+  const { previousSibling, nextSibling } = math.closest(".formula") ?? math;
+  const price = /\d$/.test(previousSibling?.textContent) || /^\d/.test(nextSibling?.textContent);
+  return price || NOT_IN_DOLLARS.test(tex) ? `\\(${tex}\\)` : `$${tex}$`;
 }
 
 function inlineCode(text) {
   const mark = ticks(text, 1);
-  const space = text.startsWith("`") || text.endsWith("`") ? " " : "";
-  return mark + space + text + space + mark;
+  const space = /^`|`$|^ .*[^ ].* $/s.test(text) ? " " : "";
+  return mark + space + text.replace(/\n/g, " ") + space + mark;
 }
 
 // A run of backticks that is longer than any in the code, or at least of this length.

@@ -25,6 +25,7 @@ const MATH_ATTRIBUTES = new Set(
     + "maxsize voffset notation").split(" "),
 );
 const MATH_VALUE = /^[\w .,;:%()[\]{}|<>=+*/-]{0,64}$/;
+const TEX_CHARS_MAX = 2000;
 const MATH_STYLES = new Map(Object.entries({
   "background": /^(?:(?:, )?linear-gradient\(to top (?:left|right), transparent 47%, currentcolor 47% 53%, transparent 53%\)){1,2}$/,
   "border": /^0\.0\dem (?:solid|dashed)(?: currentcolor)?$/,
@@ -184,6 +185,8 @@ function rebuildMath(node) {
   for (const { name, value } of node.attributes) {
     if (MATH_ATTRIBUTES.has(name) && MATH_VALUE.test(value)) {
       safe.setAttribute(name, value);
+    } else if (name === "alttext" && value.length <= TEX_CHARS_MAX) {
+      safe.dataset.tex = value; // for copies only: as `alttext` it would be read aloud in place of the formula
     } else if (name === "data-style") {
       styleMath(safe, value);
     }

@@ -34,7 +34,7 @@ def shape(element: Element) -> str:
 def test_every_formula_of_the_corpus_is_read(latex: str) -> None:
     tree = read(latex)
     assert tree.tag == "math"
-    assert tree.attrib == {"display": "block"}
+    assert tree.attrib == {"display": "block", "alttext": latex}
     text = "".join(tree.itertext())
     assert not {"\\", "&"}.intersection(text.replace("∖", ""))
     sizes = {
@@ -89,7 +89,7 @@ def test_each_row_has_a_strut_except_below_a_sign(latex: str, struts: int) -> No
 
 def test_a_bracket_does_not_move_into_the_preceding_name() -> None:
     assert shape(read(r"f\!\left(x\right)")) == "math(mi:f mrow(mo:( mi:x mo:)))"
-    assert to_mathml(r"f\! \left(x\right)", display=True) == to_mathml(r"f\left(x\right)", display=True)
+    assert shape(read(r"f\! \left(x\right)")) == shape(read(r"f\left(x\right)"))
     assert shape(read(r"f\!x")) == "math(mi:f mspace mi:x)"
 
 
@@ -111,7 +111,7 @@ def test_cases_have_a_brace_and_two_columns() -> None:
 
 
 def test_an_inline_formula_is_marked_as_inline() -> None:
-    assert to_mathml("x", display=False) == "<math><mi>x</mi></math>"
+    assert to_mathml("x", display=False) == '<math alttext="x"><mi>x</mi></math>'
 
 
 @pytest.mark.parametrize("latex", [r"\text{<b>}", r"\mbox{<b>}", "<b>", r"\textbf{<b>}", r"\text{a}<b>"])
@@ -147,7 +147,7 @@ def test_invalid_and_forbidden_formulas_are_rejected(latex: str) -> None:
 @settings(max_examples=200)
 def test_any_text_is_parsed_or_rejected(latex: str) -> None:
     told = to_mathml(latex, display=False)
-    assert told is None or told.startswith("<math>")
+    assert told is None or told.startswith('<math alttext="')
 
 
 def test_a_formula_takes_linear_time() -> None:
