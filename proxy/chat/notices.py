@@ -9,11 +9,15 @@ import msgspec
 from msgspec.structs import replace
 
 from proxy.errors import (
+    Aborted,
+    BadResponse,
+    CircuitOpen,
     CredentialError,
     Draining,
     Overloaded,
     ProxyError,
     RateLimited,
+    TokenRejected,
     Unreachable,
     UpstreamForbidden,
     UpstreamTimeout,
@@ -136,6 +140,7 @@ _BY_ERROR: Final[tuple[tuple[type[ProxyError], Notice], ...]] = (
     (Unreachable, UNREACHABLE),
     (UpstreamForbidden, FORBIDDEN),
     (CredentialError, UNREACHABLE),
+    (CircuitOpen, UNREACHABLE),
     (Overloaded, OVERLOADED),
     (RateLimited, OVERLOADED),
 )
@@ -177,7 +182,28 @@ class Failure(msgspec.Struct, frozen=True):
 
 def explain(error: ProxyError) -> Notice:
     """Return the notice for a failed exchange."""
-    return next((notice for kind, notice in _BY_ERROR if isinstance(error, kind)), CUT_OFF)
+    return _explain_kind(type(error))
+
+
+def _explain_kind(error: type[ProxyError]) -> Notice:
+    return next((notice for kind, notice in _BY_ERROR if issubclass(error, kind)), CUT_OFF)
+
+
+_BY_CODE: Final = {
+    kind.code: _explain_kind(kind)
+    for kind in (
+        Aborted,
+        BadResponse,
+        CircuitOpen,
+        Draining,
+        Overloaded,
+        TokenRejected,
+        Unreachable,
+        UpstreamForbidden,
+        UpstreamTimeout,
+    )
+}
+"""Errors of our own relay, which writes them into a stream that has begun."""
 
 
 def find_failure(members: Members) -> Failure | None:
@@ -199,12 +225,12 @@ def finish_failure(reason: str) -> Failure | None:
 
 def _explain_vendor_error(error: EmbeddedError) -> Notice:
     code = (error.code or "").lower()
+    if code in _BY_CODE:
+        return _BY_CODE[code]
     if code == UNSAFE or "filter" in code or "inspection" in code:
         return _UNSAFE
     if any(sign in code for sign in _TOO_LONG_CODES):
         return _DIALOGUE_TOO_LONG
     if code in _DAILY_LIMIT_CODES:
         return _NOT_ALLOWED
-    if code == Draining.code:  # our own relay has ended the stream
-        return RESTARTING
     return _BY_STATUS.get(error.status, _UNAVAILABLE)

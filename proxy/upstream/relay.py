@@ -40,6 +40,7 @@ from proxy.wire.stream_errors import ERROR_WORD, find_error_code
 from proxy.wire.usage import TAIL_BYTES, Usage, read_stream_usage, read_usage, read_usage_in_tail
 
 ENDED_EARLY: Final = "the response was cut off: the upstream ended it early"
+NOT_IN_TIME: Final = "the response was cut off: the upstream did not send the rest in time"
 END_SECONDS: Final = 1.0
 """The timeout for the end of the body after the end marker."""
 NO_RESPONSE_REPAIRS: Final = ResponseRepairs(NO_REPAIRS, Call(None))
@@ -316,7 +317,7 @@ class Attempt(msgspec.Struct, frozen=True):
 
     def _last_event(self, error: ProxyError) -> bytes:
         self.record.fail(error)
-        shown = Aborted() if isinstance(error, UpstreamTimeout) else error
+        shown = Aborted(NOT_IN_TIME) if isinstance(error, UpstreamTimeout) else error
         event = error_event(shown.envelope(), named=self.route.endpoint.stream is StreamEnd.RESPONSE)
         self.record.count_bytes_sent(event)
         return event

@@ -14,29 +14,44 @@ from proxy.errors import (
     Overloaded,
     ProxyError,
     RateLimited,
+    TokenRejected,
     TokenUnavailable,
     Unreachable,
+    UpstreamForbidden,
     UpstreamTimeout,
 )
 from proxy.wire.repairs.shallow_json import open_object
 
-
-@pytest.mark.parametrize(
-    ("error", "notice"),
-    [
-        (Draining(), notices.RESTARTING),
-        (UpstreamTimeout(), notices.TIMED_OUT),
-        (Unreachable(), notices.UNREACHABLE),
-        (TokenUnavailable(), notices.UNREACHABLE),
-        (Overloaded(), notices.OVERLOADED),
-        (RateLimited(), notices.OVERLOADED),
-        (CircuitOpen(), notices.CUT_OFF),
-        (BadResponse(), notices.CUT_OFF),
-        (Aborted(), notices.CUT_OFF),
-    ],
+ERRORS: list[tuple[ProxyError, Notice]] = [
+    (Draining(), notices.RESTARTING),
+    (UpstreamTimeout(), notices.TIMED_OUT),
+    (Unreachable(), notices.UNREACHABLE),
+    (UpstreamForbidden(), notices.FORBIDDEN),
+    (TokenUnavailable(), notices.UNREACHABLE),
+    (TokenRejected(), notices.UNREACHABLE),
+    (CircuitOpen(), notices.UNREACHABLE),
+    (Overloaded(), notices.OVERLOADED),
+    (BadResponse(), notices.CUT_OFF),
+    (Aborted(), notices.CUT_OFF),
+]
+by_class = pytest.mark.parametrize(
+    ("error", "notice"), ERRORS, ids=[type(error).__name__ for error, _ in ERRORS]
 )
+
+
+@by_class
 def test_an_error_of_an_exchange_has_its_notice(error: ProxyError, notice: Notice) -> None:
     assert explain(error) is notice
+    assert explain(RateLimited()) is notices.OVERLOADED
+
+
+@by_class
+def test_an_error_of_our_own_has_the_same_notice_within_a_stream(error: ProxyError, notice: Notice) -> None:
+    members = open_object(json.dumps(error.envelope()).encode())
+    assert members is not None
+    found = find_failure(members)
+    assert found is not None
+    assert found.notice is notice
 
 
 def failure_code(payload: dict[str, object]) -> tuple[str, str | None] | None:

@@ -376,17 +376,27 @@ async def test_the_log_has_no_token_that_an_error_of_the_model_quotes(
     assert asked(proxy)[-1]["reason"] == "refused Bearer " + "*" * len("static-upstream-token")
 
 
-async def test_a_broken_stream_keeps_its_text(run_proxy: RunProxy) -> None:
+@pytest.mark.parametrize("fault", ["reset", "end", "silence"])
+async def test_a_broken_stream_keeps_its_text_and_is_called_cut_off(run_proxy: RunProxy, fault: str) -> None:
     async def script(talk: Conversation) -> None:
         await talk.start_stream()
         await talk.chunk(chunk(content="半句"))
-        talk.reset()
+        if fault == "reset":
+            talk.reset()
+        elif fault == "end":
+            await talk.end()
+        else:
+            await talk.caller_left()
 
-    async with chatting(run_proxy, script) as (someone, _, _), someone.listen() as stream:
+    async with (
+        chatting(run_proxy, script, options="timeouts = { idle = 0.2 }") as (someone, _, _),
+        someone.listen() as stream,
+    ):
         await someone.ask("hi")
         heard = await stream.turn()
     assert [block.split("'")[1] for block in blocks(heard)] == ["right", "left", "error"]
     assert "半句" in blocks(heard)[1]
+    assert "The answer was cut off" in blocks(heard)[2]
 
 
 async def test_an_unreachable_upstream_is_reported(run_proxy: RunProxy) -> None:

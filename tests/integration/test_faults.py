@@ -216,6 +216,7 @@ async def test_silence_in_mid_stream_ends_with_an_error_event(run_proxy: RunProx
         assert b"unfin" not in body
         assert b"[DONE]" not in body
         assert last_event(body)["code"] == "upstream_aborted"
+        assert last_event(body)["message"].endswith(": the upstream did not send the rest in time")
         await until(lambda: upstream.connections == 0)
         assert proxy.exchanges[-1]["outcome"] == "upstream_timeout"
 
