@@ -313,6 +313,16 @@ async def test_an_example_is_asked_at_once(stage: Stage) -> None:
     await expect(page.empty).to_be_hidden()
 
 
+async def test_an_example_leaves_a_draft_alone(stage: Stage) -> None:
+    page = await stage.open()
+    await page.input.fill("还没写完的")
+    example = page.page.locator("llm-chat .example").first
+    text = await example.text_content()
+    await example.click()
+    await expect(page.questions).to_have_text([str(text)])
+    await expect(page.input).to_have_value("还没写完的")
+
+
 async def test_events_without_states_and_ids_are_shown_too(stage: Stage) -> None:
     page = await stage.open()
     stage.chat.message("<div class='right'><p>来自另一个站点</p></div>", with_id=False)

@@ -364,6 +364,39 @@ async def test_closing_the_page_right_after_a_deletion_deletes(real: Stage) -> N
     await expect(page.page.locator("llm-chat .list span.name")).to_have_text(["留下的"])
 
 
+async def test_a_reloaded_tab_shows_its_own_conversation_and_a_new_tab_the_latest(real: Stage) -> None:
+    first = await real.open()
+    await converse(first, "第一页的")
+    second = await ChatPage.open(first.page.context, real.url + "/chat/", real.watch)
+    await expect(second.questions).to_have_text(["第一页的"])
+    await second.page.locator("llm-chat").get_by_label("新对话").click()
+    await second.ask("第二页的")
+    await second.answered(1)
+    for page, question in ((first, "第一页的"), (second, "第二页的")):
+        await page.page.reload()
+        await expect(page.questions).to_have_text([question])
+    third = await ChatPage.open(first.page.context, real.url + "/chat/", real.watch)
+    await expect(third.questions).to_have_text(["第二页的"])
+
+
+async def test_a_tab_goes_on_in_a_conversation_that_another_tab_has_deleted(real: Stage) -> None:
+    deleting = await real.open()
+    await converse(deleting, "要删的")
+    asking = await ChatPage.open(deleting.page.context, real.url + "/chat/", real.watch)
+    await expect(asking.questions).to_have_text(["要删的"])
+    await open_list(deleting)
+    row = deleting.page.locator("llm-chat .list li")
+    await row.hover()
+    await row.get_by_label("删除").click()
+    await deleting.page.close(run_before_unload=False)
+    await expect(asking.turns).to_have_count(0)
+    await asking.ask("接着问的")
+    await asking.answered(1)
+    await asking.page.reload()
+    await expect(asking.questions).to_have_text(["接着问的"])
+    await expect(await open_list(asking)).to_have_text(["接着问的"])
+
+
 async def test_an_answer_continues_while_another_conversation_is_shown(
     held: Stage, gateway: HeldGateway
 ) -> None:

@@ -11,7 +11,7 @@ import { Conversations, newChannel } from "./conversations.js";
 import { offerFile } from "./export.js";
 import { buildFrame } from "./frame.js";
 import { Notices } from "./notices.js";
-import { recall, remember } from "./preferences.js";
+import { recall, recallInTab, remember, rememberInTab } from "./preferences.js";
 import { SilenceWatch } from "./silence.js";
 import { currentTheme, followTheme, toggleTheme } from "./theme.js";
 import { Transcript } from "./transcript.js";
@@ -129,7 +129,7 @@ export class LlmChat extends HTMLElement {
       open: (channel) => this.#open(channel),
       reading: () => !this.#follow.following,
     });
-    const channel = this.getAttribute("channel") ?? (recall("conversation") || null);
+    const channel = this.getAttribute("channel") ?? (recallInTab("conversation") || null);
     this.#connection = new Connection(BASE, channel, () => this.#transcript.live === null);
     this.#listen(this.#connection);
     this.#composer.text.addEventListener("input", () => this.#notices.clear());
@@ -180,7 +180,7 @@ export class LlmChat extends HTMLElement {
 
   // A conversation of an earlier session, which is another visitor's now. What was said stays to be read.
   #forgetChannel() {
-    remember("conversation", "");
+    rememberInTab("conversation", "");
     if (this.#transcript.live !== null) {
       this.#transcript.breakOff();
     }
@@ -332,7 +332,7 @@ export class LlmChat extends HTMLElement {
     this.#transcript.clear();
     this.#settled = channel === null;
     const chosen = channel ?? newChannel();
-    remember("conversation", chosen);
+    rememberInTab("conversation", chosen);
     this.#connection.switchTo(chosen);
     this.#follow.attach();
     this.#refresh();

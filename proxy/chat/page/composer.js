@@ -55,8 +55,11 @@ export class Composer {
     this.#refresh();
   }
 
-  /** Put a text in, for the visitor to see what is being sent. */
+  /** Put a text in, for the visitor to see what is being sent, unless he has written one himself. */
   fill(text) {
+    if (this.text.value.trim() !== "") {
+      return;
+    }
     this.text.value = text;
     this.#fit();
     this.#refresh();
