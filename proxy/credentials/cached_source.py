@@ -12,7 +12,12 @@ import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from proxy.credentials.observed_tokens import PROPAGATION_SECONDS, ObservedTokens, Rejection
+from proxy.credentials.observed_tokens import (
+    PROPAGATION_SECONDS,
+    ObservedRoutes,
+    ObservedTokens,
+    Rejection,
+)
 from proxy.credentials.refresh_policy import RefreshPolicy
 from proxy.credentials.rejections import Purpose, RejectionHistory
 from proxy.credentials.sharing import Sharing
@@ -46,6 +51,7 @@ class CachedTokenSource:
         self._policy = policy
         self._log = get_logger("credentials").bind(credential=name)
         self._observed = ObservedTokens()
+        self._routes = ObservedRoutes()
         self._history = RejectionHistory()
         self._flights = TokenFlights(name, source, sharing, policy, stats, self._observed, self._history)
 
@@ -86,10 +92,12 @@ class CachedTokenSource:
             purpose: The purpose of the request.
             before: The rejection of an earlier token for the same request.
         """
-        self._observed.accepted(token, sent_at)
+        is_evidence = self._routes.accepted(purpose.route, token, sent_at)
+        if is_evidence:
+            self._observed.accepted(token, sent_at)
         current = self._flights.current
         if current is None or token.digest == current.digest:
-            self._history.accepted(purpose, sent_at)
+            self._history.accepted(purpose, sent_at, is_evidence=is_evidence)
         if before is not None and before.token.digest != token.digest:
             self._learn_from_rejected(before, token)
 
@@ -112,9 +120,10 @@ class CachedTokenSource:
             reason: The reason for the log.
         """
         now, token = rejection.at, rejection.token
+        self._routes.rejected(purpose.route)
         self._history.declined(token, caller, purpose, rejection.sent_at)
         current = self._flights.valid(now)
-        works = self._observed.last_accepted(token) > rejection.sent_at
+        works = self._works(rejection, purpose)
         if self._history.proves_denial(rejection, before, purpose, works=works):
             self.deny(rejection, caller, purpose)
             return False
@@ -141,7 +150,8 @@ class CachedTokenSource:
 
         A caller for whose purpose that token was rejected gets it again only if it was accepted since.
         """
-        token = self._observed.predecessor(rejection.token, rejection.at)
+        last = self._routes.last_token(purpose.route)
+        token = self._observed.predecessor(rejection.token, rejection.at, last)
         if token is None:
             return None
         if self._history.last_declined(token, caller, purpose) >= self._observed.last_accepted(token):
@@ -159,6 +169,7 @@ class CachedTokenSource:
         If the upstream should know the current one by now, fetch another one meanwhile.
         """
         now, token = self.clock(), rejection.token
+        self._routes.rejected(purpose.route)
         current = self._flights.valid(now)
         if current is None or current.digest != token.digest or not self._observed.is_overdue(now):
             return
@@ -180,7 +191,7 @@ class CachedTokenSource:
             CredentialError: No other token is available.
         """
         deadline = self.clock() + self._policy.wait_timeout
-        is_new = not self._observed.is_known(rejection.token)
+        is_new = not self._is_known(rejection.token, purpose)
         while True:
             now = self.clock()
             current = self._flights.valid(now)
@@ -189,7 +200,7 @@ class CachedTokenSource:
             if current is not None and _is_newer(current, rejection):
                 self.deny(rejection, caller, purpose)
                 return None  # the issuer returned the same token again
-            if current is not None and is_new and self._observed.is_known(current):
+            if current is not None and is_new and self._is_known(current, purpose):
                 return current  # the upstream has learned of it in the meantime
             if current is None:
                 self._flights.refresh(now)
@@ -216,13 +227,22 @@ class CachedTokenSource:
     def deny(self, rejection: Rejection, caller: str, purpose: Purpose) -> None:
         """Record that no newer token helps with a purpose."""
         token = rejection.token
-        works = self._observed.last_accepted(token) > rejection.sent_at
+        works = self._works(rejection, purpose)
         self._history.denied(purpose, caller, self.clock(), works=works)
         self._observed.acquit(token)
         self.stats.rejections_without_effect += 1
         self._log.info(
             "token_denied", endpoint=purpose.endpoint, model=purpose.model, generation=token.generation
         )
+
+    def _is_known(self, token: Token, purpose: Purpose) -> bool:
+        """Whether the upstream knows a token: only the same route shows that, unless it never worked."""
+        last = self._routes.last_token(purpose.route)
+        return self._observed.is_known(token) if last is None else last.digest == token.digest
+
+    def _works(self, rejection: Rejection, purpose: Purpose) -> bool:
+        """Whether the same route accepted the rejected token for a request that was sent later."""
+        return self._routes.last_accepted(purpose.route, rejection.token) > rejection.sent_at
 
     def _is_hopeless(self, rejection: Rejection, purpose: Purpose) -> bool:
         """Whether the token, like its predecessor, was rejected although it is not too new."""

@@ -17,10 +17,17 @@ DEAD_MAX: Final = 8
 """The number of dead tokens that are remembered, so that no other process can bring them back."""
 ACCEPTED_MAX: Final = 8
 """The number of tokens whose last accepted request is remembered."""
+ROUTES_MAX: Final = 256
+"""The number of routes whose last accepted token is remembered."""
+ROUTE_SECONDS: Final = 600.0
+"""How long a route that checks tokens keeps other routes from being evidence after its last acceptance."""
 PROPAGATION_SECONDS: Final = 5.0
 PROPAGATION_SECONDS_MAX: Final = 60.0
 """How long upstreams may take to learn of a new token; doubled for each further one until one is accepted.
 Then another token is fetched. The last token that worked is used meanwhile, until it expires."""
+
+Route = tuple[str, str]
+"""A method and an endpoint. Some routes of an upstream may check no token, such as `GET /v1/models`."""
 
 
 class Rejection(msgspec.Struct, frozen=True):
@@ -44,6 +51,83 @@ class Rejection(msgspec.Struct, frozen=True):
         """
         is_revoked = exclusive and (successor.adopted or successor.obtained < self.at)
         return not is_revoked and self.sent_at < self.token.expires_at
+
+
+class _RouteState(msgspec.Struct):
+    """What one route has shown."""
+
+    token: Token | None = None
+    """The newest token that it accepted."""
+    first_sent: float = math.inf
+    last_sent: float = -math.inf
+    """When its first and its last accepted request with that token were sent."""
+    rejects: bool = False
+    """Whether it has ever rejected a token, which shows that it checks them."""
+
+
+class ObservedRoutes:
+    """Which tokens each route has accepted, and which routes are evidence for the others.
+
+    A route that checks no token accepts any. Therefore only the same route shows that an upstream knows a
+    token, and routes that have rejected one are evidence for the others. Any route is while none of these
+    is in use.
+    """
+
+    def __init__(self) -> None:
+        self._routes: OrderedDict[Route, _RouteState] = OrderedDict()
+        self._checked_at = -math.inf
+        """When the last accepted request to a route that checks tokens was sent."""
+
+    def accepted(self, route: Route, token: Token, sent_at: float) -> bool:
+        """Record that a route accepted a token, and return whether that is evidence for other routes."""
+        state = self._routes.get(route) or self._add(route)
+        self._routes.move_to_end(route)
+        last = state.token
+        if last is not token and (last is None or last.generation <= token.generation):
+            if last is None or last.digest != token.digest:
+                state.first_sent = state.last_sent = sent_at
+            state.token = last = token
+        if last is token and sent_at > state.last_sent:
+            state.last_sent = sent_at
+        if not state.rejects:
+            return sent_at - self._checked_at > ROUTE_SECONDS
+        if sent_at > self._checked_at:
+            self._checked_at = sent_at
+        return True
+
+    def rejected(self, route: Route) -> None:
+        """Record that a route rejected a token."""
+        state = self._routes.get(route) or self._add(route)
+        self._routes.move_to_end(route)
+        state.rejects = True
+        self._checked_at = max(self._checked_at, state.last_sent)
+
+    def last_token(self, route: Route) -> Token | None:
+        """Return the newest token that a route accepted."""
+        state = self._routes.get(route)
+        return None if state is None else state.token
+
+    def first_accepted(self, route: Route, token: Token) -> float:
+        """Return when the route's first accepted request with this token was sent; infinity without one."""
+        state = self._with(route, token)
+        return math.inf if state is None else state.first_sent
+
+    def last_accepted(self, route: Route, token: Token) -> float:
+        """Return the same for its last accepted request; minus infinity without one or with a newer token."""
+        state = self._with(route, token)
+        return -math.inf if state is None else state.last_sent
+
+    def _with(self, route: Route, token: Token) -> _RouteState | None:
+        """Return the state of a route if this is the newest token that it accepted."""
+        state = self._routes.get(route)
+        last = None if state is None else state.token
+        return None if last is None or last.digest != token.digest else state
+
+    def _add(self, route: Route) -> _RouteState:
+        state = self._routes[route] = _RouteState()
+        if len(self._routes) > ROUTES_MAX:
+            self._routes.popitem(last=False)
+        return state
 
 
 class ObservedTokens:
@@ -130,12 +214,26 @@ class ObservedTokens:
         self._dead.append(digest)
         return True
 
-    def predecessor(self, token: Token, now: float) -> Token | None:
-        """Return the last token that worked, if this one has never been accepted."""
-        before = self._predecessor
-        if before is None or now >= before.expires_at or self.is_known(token):
+    def predecessor(self, token: Token, now: float, last: Token | None = None) -> Token | None:
+        """Return the last token that worked, if the upstream may not know this one yet.
+
+        Args:
+            token: A rejected token.
+            now: The time.
+            last: The newest token that the route of the rejected request accepted. For another route, the
+                upstream knows a token once any route that is evidence has accepted it.
+        """
+        if last is not None and last.digest == token.digest:
             return None
-        return None if before.digest in self._dead else before
+        if last is not None and last.generation < token.generation and self._may_be_sent(last, now):
+            return last
+        before = self._predecessor
+        if before is None or self.is_known(token) or not self._may_be_sent(before, now):
+            return None
+        return before
+
+    def _may_be_sent(self, token: Token, now: float) -> bool:
+        return now < token.expires_at and token.digest not in self._dead
 
     def is_overdue(self, now: float) -> bool:
         """Whether upstreams must have learned of the current token by now."""

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, Self, TypeVar
 
 import msgspec
 
-from proxy.credentials.observed_tokens import Rejection
+from proxy.credentials.observed_tokens import Rejection, Route
 from proxy.credentials.token import Token
 
 K = TypeVar("K")
@@ -60,6 +60,11 @@ class Purpose(NamedTuple):
     def of(cls, method: str, endpoint: str, model: str | None) -> Self:
         """Build a purpose of bounded size: long names are cut or hashed."""
         return cls(method[:16], _bounded(endpoint), None if model is None else _bounded(model))
+
+    @property
+    def route(self) -> Route:
+        """The purpose without the model: an upstream checks a token before it reads the body."""
+        return self.method, self.endpoint
 
 
 def _bounded(text: str) -> str:
@@ -131,9 +136,14 @@ class RejectionHistory:
         self._to_replace: bytes | None = None
         """The digest of the token that the last charged fetch was meant to replace."""
 
-    def accepted(self, purpose: Purpose, sent_at: float) -> None:
-        """Record that the upstream accepted the current token for a request sent at `sent_at`."""
-        self._accepted_at = max(self._accepted_at, sent_at)
+    def accepted(self, purpose: Purpose, sent_at: float, *, is_evidence: bool = True) -> None:
+        """Record that the upstream accepted the current token for a request sent at `sent_at`.
+
+        Args:
+            purpose: The purpose of the request.
+            sent_at: When it was sent.
+            is_evidence: Whether that shows anything about other purposes; see `ObservedRoutes`.
+        """
         if purpose in self._worked:
             self._worked.move_to_end(purpose)
         else:
@@ -142,7 +152,8 @@ class RejectionHistory:
             self._denials.pop(purpose, None)
         if self._unproved:
             self._unproved.pop(purpose, None)
-        if self._fruitless:
+        if is_evidence:
+            self._accepted_at = max(self._accepted_at, sent_at)
             self._fruitless.clear()
 
     def token_changed(self) -> None:

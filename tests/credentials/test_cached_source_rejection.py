@@ -4,9 +4,6 @@ import asyncio
 import itertools
 import math
 import random
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import pytest
 from msgspec.structs import replace
@@ -20,7 +17,6 @@ from proxy.credentials.sharing import Fetch, FlightContext
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.token import with_deadlines
 from proxy.credentials.upstream_credential import TokenUse
-from proxy.errors import CredentialError
 from proxy.telemetry import TokenStats
 from tests.credentials.fakes import (
     CHAT,
@@ -37,44 +33,7 @@ from tests.credentials.fakes import (
     serve,
     virtually,
 )
-
-FORBIDDEN = Purpose("POST", "chat/completions", "forbidden")
-
-
-@dataclass
-class Upstream:
-    """An upstream that rejects the tokens that the test chooses, and a client that sends requests to it."""
-
-    machine: CachedTokenSource
-    rejects: Callable[[Token, Purpose], bool]
-    sent: list[str] = field(default_factory=list)
-    """Every received token, with the model."""
-
-    async def request(self, caller: str = "caller", purpose: Purpose = CHAT) -> str:
-        """Send a request, and return its result."""
-        use = TokenUse(self.machine, caller, purpose)
-        try:
-            while (token := await use.token()) is not None:
-                self.sent.append(f"{token.secret.reveal()} for {purpose.model}")
-                if not self.rejects(token, purpose):
-                    use.accepted()
-                    return "ok"
-                if not use.rejected("401"):
-                    break
-        except CredentialError as error:
-            return str(error.status)
-        return "denied"
-
-
-def of_forbidden_model(_token: Token, purpose: Purpose) -> bool:
-    """Reject every token for all models but one."""
-    return purpose.model != CHAT.model
-
-
-def revoked(*tokens: str) -> Callable[[Token, Purpose], bool]:
-    """Return a rule that rejects these tokens."""
-    return lambda token, _: token.secret.reveal() in tokens
-
+from tests.credentials.upstreams import FORBIDDEN, LateUpstream, Upstream, of_forbidden_model, revoked
 
 # --- other requests are not affected
 
@@ -169,51 +128,6 @@ async def test_if_no_newer_token_is_available_only_the_rejected_request_fails(
 
 
 # --- a new token that the upstream does not know yet
-
-
-class LateUpstream:
-    """An upstream that learns of each token a moment after it was issued, and its callers.
-
-    Args:
-        issuer: Issues the tokens.
-        lag: Seconds until the upstream accepts a token.
-        dead: The numbers of the tokens that it never accepts.
-        revokes: Whether a new token revokes the previous one at once.
-        knows: The number of tokens that it knows from the beginning.
-        revoked: When all tokens until then are revoked.
-    """
-
-    def __init__(
-        self,
-        issuer: FakeIssuer,
-        lag: float,
-        *,
-        dead: tuple[int, ...] = (),
-        revokes: bool = False,
-        knows: int = 1,
-        revoked: float = math.inf,
-    ) -> None:
-        self.issuer, self.lag, self.dead, self.revokes = issuer, lag, dead, revokes
-        self.knows, self.revoked = knows, revoked
-
-    def rejects(self, token: Token, _purpose: Purpose) -> bool:
-        """Whether it rejects this token now."""
-        number = int(token.secret.reveal().removeprefix(self.issuer.prefix))
-        is_revoked = self.revokes and number < self.issuer.fetches
-        if is_revoked or number in self.dead:
-            return True
-        now, started = asyncio.get_running_loop().time(), self.issuer.started[number - 1]
-        return started < self.revoked <= now or (now - started < self.lag and number > self.knows)
-
-    async def serve(self, machine: CachedTokenSource, seconds: int, callers: int) -> Counter[str]:
-        """Send ten requests a second; return their results."""
-        upstream = Upstream(machine, self.rejects)
-        async with asyncio.TaskGroup() as group:
-            requests = []
-            for number in range(10 * seconds):
-                requests.append(group.create_task(upstream.request(f"caller {number % callers}")))
-                await asyncio.sleep(0.1)
-        return Counter(request.result() for request in requests)
 
 
 @pytest.mark.parametrize("exclusive", [False, True])

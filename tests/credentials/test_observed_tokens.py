@@ -11,6 +11,9 @@ from proxy.credentials.observed_tokens import (
     DEAD_MAX,
     PROPAGATION_SECONDS,
     PROPAGATION_SECONDS_MAX,
+    ROUTE_SECONDS,
+    ROUTES_MAX,
+    ObservedRoutes,
     ObservedTokens,
     Rejection,
 )
@@ -168,3 +171,67 @@ def test_a_replaced_token_is_not_sent_after_its_expiry() -> None:
     observed.replaced(one, 98.0)
     assert observed.predecessor(token(2), 99.9) is one
     assert observed.predecessor(token(2), 100.0) is None
+
+
+def test_the_last_token_that_a_route_accepted_is_tried_before_the_last_one_that_worked_anywhere() -> None:
+    observed, one, two, three, four = ObservedTokens(), token(1), token(2), token(3), token(4)
+    observed.accepted(one, 20.0)
+    observed.replaced(one, 60.0)
+    observed.accepted(two, 61.0)
+    observed.replaced(two, 70.0)
+    assert observed.predecessor(three, 71.0) is two
+    assert observed.predecessor(three, 71.0, last=one) is one
+    assert observed.predecessor(three, 71.0, last=three) is None  # the route knows it
+    assert observed.predecessor(three, 71.0, last=four) is two  # a token that was rejected late
+    observed.died(Rejection(one, 72.0, 73.0))
+    assert observed.predecessor(three, 74.0, last=one) is two
+    observed.accepted(three, 75.0)
+    assert observed.predecessor(three, 76.0, last=two) is two  # only another route knows it
+    assert observed.predecessor(three, 76.0) is None
+
+
+CHAT, EMBEDDINGS, MODELS = ("POST", "chat/completions"), ("POST", "embeddings"), ("GET", "models")
+
+
+def test_each_route_remembers_its_newest_token_and_when_it_accepted_that() -> None:
+    routes, one, two = ObservedRoutes(), token(1), token(2)
+    assert routes.last_token(CHAT) is None
+    assert (routes.first_accepted(CHAT, one), routes.last_accepted(CHAT, one)) == (math.inf, -math.inf)
+    for sent_at in (10.0, 12.0, 11.0):
+        routes.accepted(CHAT, one, sent_at)
+    assert (routes.first_accepted(CHAT, one), routes.last_accepted(CHAT, one)) == (10.0, 12.0)
+    assert routes.last_token(EMBEDDINGS) is None
+    routes.accepted(CHAT, two, 11.5)
+    routes.accepted(CHAT, one, 13.0)  # late
+    assert routes.last_token(CHAT) is two
+    assert (routes.first_accepted(CHAT, two), routes.last_accepted(CHAT, two)) == (11.5, 11.5)
+    assert routes.last_accepted(CHAT, one) == -math.inf
+    routes.accepted(CHAT, replace(two, generation=3), 14.0)  # the issuer returned it again
+    assert (routes.first_accepted(CHAT, two), routes.last_accepted(CHAT, two)) == (11.5, 14.0)
+
+
+def test_a_route_that_has_rejected_a_token_keeps_others_from_being_evidence_while_it_works() -> None:
+    routes, one = ObservedRoutes(), token(1)
+    assert routes.accepted(MODELS, one, 1.0)
+    routes.rejected(EMBEDDINGS)  # which has accepted none yet
+    assert routes.accepted(MODELS, one, 2.0)
+    assert routes.accepted(CHAT, one, 3.0)
+    routes.rejected(CHAT)
+    assert not routes.accepted(MODELS, one, 4.0)
+    assert routes.accepted(CHAT, one, 5.0)
+    assert not routes.accepted(MODELS, one, 5.0 + ROUTE_SECONDS)
+    assert routes.accepted(MODELS, one, 5.1 + ROUTE_SECONDS)
+    routes.rejected(MODELS)  # so that it checks them, too
+    routes.accepted(CHAT, one, 700.0)
+    assert routes.accepted(MODELS, one, 701.0)
+
+
+def test_the_route_that_was_unused_longest_is_forgotten() -> None:
+    routes, one = ObservedRoutes(), token(1)
+    routes.accepted(CHAT, one, 1.0)
+    routes.accepted(MODELS, one, 1.0)
+    for number in range(ROUTES_MAX):
+        routes.accepted(CHAT, one, 2.0)
+        routes.rejected(("POST", f"invented {number}"))
+    assert routes.last_token(CHAT) is one
+    assert routes.last_token(MODELS) is None
