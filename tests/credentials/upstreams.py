@@ -10,7 +10,7 @@ from proxy.credentials import CachedTokenSource, Token
 from proxy.credentials.rejections import Purpose
 from proxy.credentials.upstream_credential import TokenUse
 from proxy.errors import CredentialError
-from tests.credentials.fakes import CHAT, FakeIssuer
+from tests.credentials.fakes import CHAT, FakeIssuer, pass_time
 
 FORBIDDEN = Purpose("POST", "chat/completions", "forbidden")
 
@@ -109,5 +109,5 @@ class LateUpstream:
                     assert await Upstream(machine, revoked()).request("poller", open_route) == "ok"
                 purpose = CHAT._replace(model=f"{CHAT.model} {number % models}")
                 requests.append(group.create_task(upstream.request(f"caller {number % callers}", purpose)))
-                await asyncio.sleep(0.1)
+                await pass_time(0.1)
         return Counter(request.result() for request in requests)
