@@ -4,11 +4,12 @@
 suspect, expired) together with that of fetching (idle, in flight, backing off).
 
 A rejected token is suspect: the rejected request waits for a newer token, and all others keep using it until
-there is one. `rejections.py` decides which rejections may cause a fetch, and `observed_tokens.py` remembers
+there is one. If a newer token would revoke it, the request first waits for proof that it works. `rejections.py` decides which rejections may cause a fetch, and `observed_tokens.py` remembers
 which tokens were accepted, suspect or dead.
 """
 
 import asyncio
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -19,7 +20,7 @@ from proxy.credentials.observed_tokens import (
     Rejection,
 )
 from proxy.credentials.refresh_policy import RefreshPolicy
-from proxy.credentials.rejections import Purpose, RejectionHistory
+from proxy.credentials.rejections import RECENT_SECONDS, Purpose, RejectionHistory
 from proxy.credentials.sharing import Sharing
 from proxy.credentials.sources import TokenSource
 from proxy.credentials.token import Token
@@ -29,6 +30,8 @@ from proxy.telemetry import TokenReading, TokenStats, get_logger
 
 RATION_PATIENCE_SECONDS: Final = 1.0
 """How long a rejected request waits until it may cause a fetch; a longer wait is answered 503."""
+EVIDENCE_INTERVAL_SECONDS: Final = 0.1
+"""How often a rejected request checks whether the upstream has accepted its token meanwhile."""
 
 
 class CachedTokenSource:
@@ -124,7 +127,9 @@ class CachedTokenSource:
         self._history.declined(token, caller, purpose, rejection.sent_at)
         current = self._flights.valid(now)
         works = self._works(rejection, purpose)
-        if self._history.proves_denial(rejection, before, purpose, works=works):
+        if self._history.proves_denial(rejection, before, purpose, works=works) or (
+            self._policy.exclusive and before and self._worked_throughout(before[0], rejection, purpose)
+        ):
             self.deny(rejection, caller, purpose)
             return False
         if current is None or current.digest != token.digest:
@@ -133,10 +138,10 @@ class CachedTokenSource:
         if self._history.is_denied(purpose, caller, now):
             self.stats.rejections_without_effect += 1
             return False
-        if self._observed.suspect(token, now):
-            self._log.warning(
-                "token_rejected", generation=token.generation, fingerprint=token.fingerprint, reason=reason
-            )
+        if self._evidence_wait(rejection, purpose, now) > 0:
+            self.stats.rejections_without_effect += 1
+            return True  # `newer` waits, because a new token would take this one from all callers
+        self._suspect(token, now, reason)
         wait = self._fetch_after_rejection(caller, purpose, now)
         if wait > 0:
             self._history.postponed(purpose, now)
@@ -173,15 +178,11 @@ class CachedTokenSource:
         current = self._flights.valid(now)
         if current is None or current.digest != token.digest or not self._observed.is_overdue(now):
             return
-        if self._observed.suspect(token, now):
-            self._log.warning(
-                "token_rejected", generation=token.generation, fingerprint=token.fingerprint,
-                reason="the upstream accepts the previous token, but not this one",
-            )  # fmt: skip
+        self._suspect(token, now, "the upstream accepts the previous token, but not this one")
         self._fetch_after_rejection(caller, purpose, now)
 
     async def newer(self, rejection: Rejection, caller: str, purpose: Purpose) -> Token | None:
-        """Return a token other than the rejected one.
+        """Return a token other than the rejected one, or the same one if the upstream has accepted it since.
 
         Returns:
             None if no other token would help: the issuer returned the rejected one again, or the previous one
@@ -202,11 +203,26 @@ class CachedTokenSource:
                 return None  # the issuer returned the same token again
             if current is not None and is_new and self._is_known(current, purpose):
                 return current  # the upstream has learned of it in the meantime
+            if current is not None and self._policy.exclusive and self._works(rejection, purpose):
+                return current  # a second rejection shows that the request is the reason
             if current is None:
                 self._flights.refresh(now)
             if not self._flights.is_flying:
+                wait = self._evidence_wait(rejection, purpose, now)
+                if current is not None and wait > 0:
+                    await asyncio.sleep(min(wait, EVIDENCE_INTERVAL_SECONDS))
+                    continue
+                if (
+                    current is not None
+                    and self._policy.exclusive
+                    and is_new
+                    and rejection.age < RECENT_SECONDS
+                ):
+                    return current  # perhaps every caller waits for another to try it again
                 if self._flights.is_blocked(now):
                     raise self._flights.unavailable(now)
+                if current is not None and self._policy.exclusive:
+                    self._suspect(current, now, "the upstream has not accepted it for another request since")
                 wait = self._fetch_after_rejection(caller, purpose, now)
                 if wait > RATION_PATIENCE_SECONDS:
                     if self._is_hopeless(rejection, purpose):
@@ -243,6 +259,33 @@ class CachedTokenSource:
     def _works(self, rejection: Rejection, purpose: Purpose) -> bool:
         """Whether the same route accepted the rejected token for a request that was sent later."""
         return self._routes.last_accepted(purpose.route, rejection.token) > rejection.sent_at
+
+    def _worked_throughout(self, first: Rejection, last: Rejection, purpose: Purpose) -> bool:
+        """Whether the route accepted a token both before and after the first of two rejections."""
+        route, token = purpose.route, last.token
+        return (
+            first.token.digest == token.digest
+            and self._routes.first_accepted(route, token) < first.sent_at
+            and self._works(first, purpose)
+        )
+
+    def _evidence_wait(self, rejection: Rejection, purpose: Purpose, now: float) -> float:
+        """Return for how many seconds a rejection causes no fetch, because the token may work.
+
+        If a new token revokes this one, a request that is rejected for its content would disturb all others.
+        So it waits for another request, if the route had one a moment ago or the token is new.
+        """
+        last = self._routes.last_accepted(purpose.route, rejection.token)
+        is_new = last == -math.inf and rejection.age < PROPAGATION_SECONDS
+        if not self._policy.exclusive or not (is_new or rejection.sent_at - last <= RECENT_SECONDS):
+            return 0.0
+        return rejection.at + RECENT_SECONDS - now
+
+    def _suspect(self, token: Token, now: float, reason: str) -> None:
+        if self._observed.suspect(token, now):
+            self._log.warning(
+                "token_rejected", generation=token.generation, fingerprint=token.fingerprint, reason=reason
+            )
 
     def _is_hopeless(self, rejection: Rejection, purpose: Purpose) -> bool:
         """Whether the token, like its predecessor, was rejected although it is not too new."""
