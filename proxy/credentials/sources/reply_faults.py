@@ -85,8 +85,8 @@ def token_fault(reply: Reply, place: str, *, in_body: bool) -> str:
         return f"has no token at {place!r}: {form_fault(reply)}"
     if in_body and reply.find(place) is None and (error := _error_of(reply.body)):
         return (
-            f"has no token at {place!r}: the reply looks like an error ({error}): {_FIELDS}, and set `success` "
-            f"to the value of replies with a token{REPLY_HINT}"
+            f"has no token at {place!r}: the reply looks like an error ({error}): {_FIELDS}, and set "
+            f"`success` to the value of replies with a token{REPLY_HINT}"
         )
     return f"has no token at {place!r}: check the path{REPLY_HINT}"
 
