@@ -4,9 +4,9 @@
 suspect, expired) together with that of fetching (idle, in flight, backing off).
 
 A rejected token is suspect: the rejected request waits for a newer token, and all others keep using it until
-there is one. If a newer token would revoke it, the request first waits for proof that it works. `rejections.py`
-decides which rejections may cause a fetch, and `observed_tokens.py` remembers which tokens were accepted, suspect
-or dead.
+there is one. If a newer token would revoke it, the request first waits for proof that it works.
+`rejections.py` decides which rejections may cause a fetch, and `observed_tokens.py` remembers which tokens
+were accepted, suspect or dead.
 """
 
 import asyncio

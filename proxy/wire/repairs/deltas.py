@@ -29,6 +29,8 @@ from proxy.wire.repairs.tool_calls import read_index
 
 _NAMING: Final = frozenset({"format", "id", "index", "model", "object", "role", "type"})
 """Members that say which thing a part belongs to; they are repeated, but never continued."""
+_UNSEEN: Final = _NAMING | {"reference_ids"}
+"""Members of a part that no text can show, such as the numbers of the sources that Mistral's models name."""
 _STATES: Final = frozenset({"finish_reason", "signature", "state", "status"})
 """Texts that replace those before them."""
 _TEXTS: Final = frozenset(
@@ -110,7 +112,7 @@ class ValueJoiner:
         others = (("reasoning_content", part.get("thinking", NULL)), ("refusal", part.get("refusal", NULL)))
         texts = [(its_name, text) for its_name, text in ((name, body), *others) if not is_empty(text)]
         if not texts:
-            return all(is_empty(value) for member, value in part.items() if member not in _NAMING)
+            return all(is_empty(value) for member, value in part.items() if member not in _UNSEEN)
         return all(self.gather_texts(values, text, its_name, depth + 1) for its_name, text in texts)
 
     def join_members(self, values: Values, depth: int = 0) -> Members:

@@ -155,6 +155,7 @@ IMAGE = {"type": "image_url", "image_url": {"url": "https://img.example/a.png"}}
         ),
         ([{"type": "text", "text": None, "content": "a"}, {"index": 0, "text": ""}], {"content": "a"}),
         ([{"type": "thinking", "thinking": "hm"}, 7], {"content": "7", "reasoning_content": "hm"}),
+        ([{"type": "text", "text": "a"}, {"type": "reference", "reference_ids": [1, 2]}], {"content": "a"}),
         ([], {"content": ""}),
         ({}, {"content": ""}),
     ],
