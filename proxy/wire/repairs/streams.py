@@ -272,7 +272,7 @@ class StreamRepairer:
                 repaired = [self._repair(block) for block in blocks]
                 changed = piece if repaired == blocks else b"".join(repaired)
                 if self._after_cr:
-                    self._kept_cr = repaired[-1].endswith(b"\r")
+                    self._kept_cr = repaired[-1] == blocks[-1] and piece.endswith(b"\r")
                 self._last = changed or self._last
                 yield changed
 
