@@ -20,6 +20,8 @@ class Drain:
         """Whether readiness is 503, so that callers are sent elsewhere; requests are still served."""
         self._started = self._stopped = False
         self._clocks: set[Stoppable] = set()
+        self._waits: set[Stoppable] = set()
+        """Waits for callers: they are stopped as well, but do not count as exchanges that run."""
         self._callbacks: list[Callable[[], object]] = []
 
     @property
@@ -43,13 +45,20 @@ class Drain:
 
     def watch(self, clock: Stoppable) -> contextlib.AbstractContextManager[None]:
         """Count an exchange while it runs, and stop it when the drain is over."""
-        return _Watch(self, clock)
+        return _Watch(self, self._clocks, clock)
+
+    def watch_wait(self, wait: Stoppable) -> contextlib.AbstractContextManager[None]:
+        """Stop a wait for a caller's bytes when the drain is over, without counting it as an exchange."""
+        return _Watch(self, self._waits, wait)
 
     def begin(self, clock: Stoppable) -> None:
         """Count an exchange; `end` must follow."""
-        self._clocks.add(clock)
-        if self._stopped:  # The exchange began too late.
-            clock.stop()
+        self._begin(self._clocks, clock)
+
+    def _begin(self, stoppables: set[Stoppable], one: Stoppable) -> None:
+        stoppables.add(one)
+        if self._stopped:  # It began too late.
+            one.stop()
 
     def end(self, clock: Stoppable) -> None:
         """Stop counting an exchange."""
@@ -63,19 +72,20 @@ class Drain:
     def stop_all(self) -> None:
         """End all exchanges that run, and those that still begin, each with its error event."""
         self._stopped = True
-        for clock in list(self._clocks):
-            clock.stop()
+        for one in [*self._clocks, *self._waits]:
+            one.stop()
 
 
 class _Watch(contextlib.AbstractContextManager[None]):
     """A context manager for each request; a generator would cost several times as much."""
 
-    def __init__(self, drain: Drain, clock: Stoppable) -> None:
+    def __init__(self, drain: Drain, stoppables: set[Stoppable], one: Stoppable) -> None:
         self._drain = drain
-        self._clock = clock
+        self._stoppables = stoppables
+        self._one = one
 
     def __enter__(self) -> None:
-        self._drain.begin(self._clock)
+        self._drain._begin(self._stoppables, self._one)
 
     def __exit__(self, *_: object) -> None:
-        self._drain.end(self._clock)
+        self._stoppables.discard(self._one)

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from typing import Final, cast
 
-from proxy.errors import BodyTimeout, BodyTooLarge, CallerError, RateLimited, ServerOverloaded
+from proxy.errors import BodyTimeout, BodyTooLarge, Draining, ProxyError, RateLimited, ServerOverloaded
 from proxy.settings import Limits
 
 DISCARD_SECONDS: Final = 1.0
@@ -92,7 +92,9 @@ class BoundedBody:
         self.limit = max_content_length if max_content_length is not None else sys.maxsize
         self.timeout: float | None = None
         """Seconds that the reader waits for the next chunk."""
-        self.failure: CallerError | None = None
+        self.watch_wait: Callable[[BoundedBody], contextlib.AbstractContextManager[None]] | None = None
+        """Watches each wait for the caller, and calls `stop` when the service ends."""
+        self.failure: ProxyError | None = None
         """Why the rest of the body cannot be read."""
         self.withheld = False
         """Whether the caller waits for `100 Continue` before it sends the body."""
@@ -108,6 +110,8 @@ class BoundedBody:
         """Whether all of it has arrived."""
         self._discarding = False
         # Futures instead of events: most bodies have arrived before anybody waits.
+        self._deadline: asyncio.Timeout | None = None
+        """That of the current wait for the caller."""
         self._reader: asyncio.Future[None] | None = None
         """Pending while the reader waits for the next chunk or the end."""
         self._writer: asyncio.Future[None] | None = None
@@ -154,7 +158,7 @@ class BoundedBody:
         """Return the bytes that arrived since the last read.
 
         Raises:
-            BodyTooLarge, BodyTimeout
+            BodyTooLarge, BodyTimeout, Draining
         """
         if data := await self._next():
             return data
@@ -172,7 +176,7 @@ class BoundedBody:
         """Return up to 64 bytes of the beginning without consuming them; no bytes if the body is empty.
 
         Raises:
-            BodyTooLarge, BodyTimeout
+            BodyTooLarge, BodyTimeout, Draining
         """
         await self._wait()
         return bytes(self._unread[:64])
@@ -183,13 +187,27 @@ class BoundedBody:
             if self._has_body():
                 await self._wait_until(self._has_arrived)
             else:
-                try:
-                    async with asyncio.timeout(self.timeout):
-                        await self._wait_until(self._has_arrived)
-                except TimeoutError:
-                    self.failure = BodyTimeout()
+                await self._wait_for_caller()
         if self.failure is not None:
             raise self.failure
+
+    async def _wait_for_caller(self) -> None:
+        watched = contextlib.nullcontext() if self.watch_wait is None else self.watch_wait(self)
+        try:
+            async with asyncio.timeout(self.timeout) as self._deadline:
+                with watched:
+                    await self._wait_until(self._has_arrived)
+        except TimeoutError:
+            self.failure = self.failure or BodyTimeout()
+        finally:
+            self._deadline = None
+
+    def stop(self) -> None:
+        """Make the reader that waits for the caller raise `Draining`; see `proxy.drain.Stoppable`."""
+        deadline = self._deadline
+        if deadline is not None and not deadline.expired():
+            self.failure = self.failure or Draining()
+            deadline.reschedule(asyncio.get_running_loop().time())
 
     def _has_arrived(self) -> bool:
         """Whether the reader need not wait."""

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.errors import BodyTimeout, BodyTooLarge, RateLimited, ServerOverloaded
+from proxy.drain import Drain
+from proxy.errors import BodyTimeout, BodyTooLarge, Draining, RateLimited, ServerOverloaded
 from proxy.request_body import BUFFER_BYTES, BoundedBody, HeldBytes, Holding
 from proxy.settings import Limits
 from tests.loopback import until
@@ -345,3 +346,25 @@ async def test_every_byte_that_is_read_is_held() -> None:
         group.create_task(feed(body, *[b"x" * 1000] * 10))
         await body.read(ALL, sizes.append)
     assert sum(sizes) == 10_000
+
+
+async def test_the_end_of_a_drain_ends_the_wait_for_a_caller_and_not_a_read_that_need_not_wait() -> None:
+    drain = Drain()
+    whole, partial, late = (BoundedBody(None, None) for _ in range(3))
+    for body in (whole, partial, late):
+        body.watch_wait = drain.watch_wait
+    await feed(whole, b"all")
+    await partial.put(b"some", last=False)
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
+        reading = group.create_task(asyncio.wait_for(_draining(partial), PATIENCE))
+        await until(partial.wanted.is_set)
+        assert drain.running == 0
+        drain.stop_all()
+        assert await whole.read(ALL) == b"all"
+        await _draining(late)
+    assert reading.done()
+
+
+async def _draining(body: BoundedBody) -> None:
+    with pytest.raises(Draining):
+        await body.read(ALL)

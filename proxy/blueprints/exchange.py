@@ -74,6 +74,7 @@ async def _read_request(http: HttpRequest, caller: Caller, target: Target) -> Ca
     exchange, services, body = http.exchange, http.exchange.services, http.body
     content_type = find_header(http.raw_headers, b"content-type") or b""
     kind, limits = media_type(content_type), services.settings.limits
+    body.watch_wait = services.worker.drain.watch_wait
     is_json = kind == JSON and not content_coding(http.raw_headers)  # Compressed, it cannot be read.
     is_read = is_json or (kind == MULTIPART_FORM and target.endpoint.form and caller.is_limited)
     if is_json:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import shlex
@@ -30,6 +31,11 @@ from tests.ports import free_port
 from tests.raw_caller import raw_caller
 from tests.raw_upstream import Conversation, raw_upstream
 from tests.waiting import look_again
+
+
+async def ok(talk: Conversation) -> None:
+    """Answer anything."""
+    await talk.answer(b"{}", "Content-Type: application/json")
 
 
 async def endless(talk: Conversation) -> None:
@@ -124,7 +130,9 @@ def settings_for(folder: Path, upstream: str) -> Settings:
 
 
 @asynccontextmanager
-async def draining(settings: Settings, *, delay: float, grace: float = 30) -> AsyncIterator[Draining]:
+async def draining(
+    settings: Settings, *, delay: float, grace: float = 30, hard_stop: float = 1.0
+) -> AsyncIterator[Draining]:
     """Serve in this process; the block begins before the signal, which is `stop`."""
     server = load_server_config(None)
     server.readiness_delay, server.graceful_timeout = delay, grace
@@ -133,7 +141,7 @@ async def draining(settings: Settings, *, delay: float, grace: float = 30) -> As
     with capture_logs() as lines:
         async with asyncio.TaskGroup() as group:
             service = group.create_task(
-                serve_until_stopped(settings, ServeOptions(server, sockets, hard_stop_seconds=1.0))
+                serve_until_stopped(settings, ServeOptions(server, sockets, hard_stop_seconds=hard_stop))
             )
             await until(lambda: any(line["event"] == "serving" for line in lines))
             async with raw_caller(url) as caller:
@@ -238,6 +246,28 @@ async def test_streams_go_on_through_the_delay_and_the_drain(tmp_path: Path) -> 
             await service.task
         (line,) = service.calls
         assert line["outcome"] == "ok"
+
+
+async def test_a_caller_whose_body_still_arrives_at_the_end_of_the_drain_gets_a_503(tmp_path: Path) -> None:
+    async with (
+        raw_upstream(ok) as upstream,
+        draining(settings_for(tmp_path, upstream.url), delay=0, grace=0.3, hard_stop=PATIENCE) as service,
+        raw_caller(service.url) as caller,
+    ):
+        await caller.write(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + KEY.encode()
+            + b"\r\nContent-Type: application/json\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n"
+        )  # fmt: skip
+        assert (await caller.answer()).status == 100  # The body is awaited.
+        await caller.write(b"{")
+        service.stop()
+        answer = await caller.answer()
+        assert (answer.status, answer.header("connection")) == (503, ["close"])
+        assert json.loads(await caller.body(answer))["error"]["code"] == "shutting_down"
+        async with asyncio.timeout(PATIENCE):
+            await service.task
+    (line,) = service.calls
+    assert line["outcome"] == "shutting_down"
 
 
 async def test_a_reader_that_the_drain_ends_is_logged_as_ended_by_the_proxy(tmp_path: Path) -> None:
