@@ -14,7 +14,7 @@ from proxy.access.counting import Counting
 from proxy.errors import RateLimited
 from proxy.upstream.relay import Attempt
 from proxy.upstream.transport import UpstreamResponse
-from proxy.wire.endpoints import REALTIME
+from proxy.wire.endpoints import CHAT_COMPLETIONS, REALTIME
 from tests.conftest import RunProxy
 from tests.loopback import until
 from tests.pace import PATIENCE
@@ -73,6 +73,18 @@ async def test_what_an_exchange_has_used_is_counted_once() -> None:
     record.add_usage(40, 10)
     with pytest.raises(RateLimited, match="token quota"):
         await limits.count_usage_so_far(caller, record)
+
+
+async def test_requests_that_run_at_once_may_exceed_the_budget_together() -> None:
+    caller, limits = Caller("limited", budget=RateLimitItemPerDay(100)), CallerLimits()
+    for _ in range(3):
+        await limits.count_request(caller)
+    for _ in range(3):
+        record = build_record()
+        record.add_usage(60, 30)
+        await limits.count_usage(caller, record, CHAT_COMPLETIONS)
+    with pytest.raises(RateLimited, match="token quota"):
+        await limits.count_request(caller)
 
 
 @pytest.mark.parametrize(("reported", "unreported"), [((20, 5), 0), ((20, 5), 30)])
