@@ -16,7 +16,8 @@ from typing import Final
 
 from tests.waiting import delay
 
-NONCE: Final = re.compile(rb"nonce=([A-Za-z]+-\d+)")
+NONCE: Final = re.compile(rb"nonce=([A-Za-z]+-\d{6})")
+"""Its length is fixed, so that a response that is cut within one contains none."""
 _LATER_SECONDS: Final = 0.04
 _THINKING_SECONDS: Final = (0.0, 0.0, 0.0005, 0.002)
 _LENGTH: Final = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)

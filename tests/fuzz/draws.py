@@ -51,7 +51,7 @@ def draw_call(seed: int, number: int, cancels: float, key: str) -> Call:
         key: The caller's key.
     """
     draw = random.Random(f"{seed}:{number}")
-    nonce = b"%s-%d" % (draw.choice([b"A", b"B", b"C", b"D"]), number)
+    nonce = b"%s-%06d" % (draw.choice([b"A", b"B", b"C", b"D"]), number)
     kind = draw.choice(["chat", "chat", "stream", "stream", "embed", "get", "delete", "upload", "chunks"])
     planted = (PLANTED % nonce) * draw.choice([1, 1, 3])
     method, path, content_type, body = {

@@ -60,7 +60,7 @@ async def take_turns(script: Script, *, streams: bool, requests: int) -> tuple[i
         UpstreamTransport(tls=False) as transport,
     ):
         for number in range(requests):
-            nonce = b"%s-%d" % (b"AB"[number % 2 :][:1], number)
+            nonce = b"%s-%06d" % (b"AB"[number % 2 :][:1], number)
             got = await ask(transport, upstream.url, nonce, draw)
             own += got.count(nonce)
             foreign += [other for other in got if other != nonce]
