@@ -176,6 +176,7 @@ class TokenFlights:
             rejected=self._observed.rejected,
             failures=self._backoff.failures,
             longest=self._observed.life.longest,
+            exclusive=self._policy.exclusive,
         )
         async with asyncio.timeout(self._policy.flight_timeout):
             return await self._sharing.obtain(self._fetch, known)

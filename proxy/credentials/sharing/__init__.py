@@ -28,17 +28,25 @@ class FlightContext(msgspec.Struct, frozen=True):
     """The number of consecutive failed flights."""
     longest: float = math.inf
     """The upper bound for the lifetime of a token, in seconds."""
+    exclusive: bool = False
+    """Whether a new token revokes the previous one."""
 
     def is_better(self, token: Token, now: float) -> bool:
-        """Whether a token from another process is better than the current one."""
+        """Whether a token from another process is better than the current one.
+
+        It is if it lives longer, or as long and is newer: two tokens without an end live equally long.
+        """
         if now >= token.expires_at or token.digest in self.rejected:
             return False
         current = self.current
         if current is None:
             return True
-        if current.digest in self.rejected:
-            return token.obtained > current.obtained
-        return token.digest != current.digest and token.expires_at > current.expires_at
+        if self.exclusive or current.digest in self.rejected:
+            return token.digest != current.digest and token.obtained > current.obtained
+        return token.digest != current.digest and (token.expires_at, token.obtained) > (
+            current.expires_at,
+            current.obtained,
+        )
 
     def next_token(
         self,

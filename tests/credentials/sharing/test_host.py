@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import math
 import os
 import subprocess
 import sys
@@ -53,9 +54,12 @@ def test_workers_that_start_together_fetch_once(tmp_path: Path) -> None:
     virtually(main)
 
 
-def test_the_worker_that_fetched_refreshes_first_and_the_others_adopt(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lifetime", [100.0, math.inf])
+def test_the_worker_that_fetched_refreshes_first_and_the_others_adopt(
+    tmp_path: Path, lifetime: float
+) -> None:
     async def main() -> None:
-        issuer = FakeIssuer(lifetime=100.0)
+        issuer = FakeIssuer(lifetime=lifetime, refresh_in=67.5)
         first, second = member(tmp_path), member(tmp_path)
         fetched = await first.obtain(issuer.fetch, NOTHING)
         adopted = await second.obtain(issuer.fetch, NOTHING)

@@ -1,5 +1,7 @@
 """The state of a flight: which token is better than the current one, and the number of the next one."""
 
+import math
+
 import pytest
 from msgspec.structs import replace
 
@@ -31,9 +33,15 @@ OLD = token("old")
         (FlightContext(current=OLD, rejected=frozenset({OLD.digest})), token("new", 10.0, 100.0), True),
         (FlightContext(current=OLD, rejected=frozenset({OLD.digest})), token("new", -10.0), False),
         (FlightContext(rejected=frozenset({token("dead").digest})), token("dead"), False),
+        (FlightContext(current=token("old", 0.0, math.inf)), token("new", 5.0, math.inf), True),
+        (FlightContext(current=token("old", 5.0, math.inf)), token("new", 0.0, math.inf), False),
+        (FlightContext(current=token("old", 0.0, math.inf)), token("old", 5.0, math.inf), False),
+        (FlightContext(current=OLD, exclusive=True), token("new", 5.0, lifetime=100.0), True),
+        (FlightContext(current=OLD, exclusive=True), token("new", -5.0, lifetime=900.0), False),
+        (FlightContext(current=OLD, exclusive=True), token("old", 5.0), False),
     ],
 )
-def test_a_better_token_lives_longer_or_replaces_a_rejected_one(
+def test_a_better_token_lives_longer_or_is_newer_or_replaces_a_rejected_or_revoked_one(
     known: FlightContext, offered: Token, *, better: bool
 ) -> None:
     assert known.is_better(offered, 10.0) is better
