@@ -10,7 +10,6 @@ were accepted, suspect or dead.
 """
 
 import asyncio
-import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -208,22 +207,17 @@ class CachedTokenSource:
                 return current  # a second rejection shows that the request is the reason
             if current is None:
                 self._flights.refresh(now)
-            if not self._flights.is_flying:
+            if current is not None and self._policy.exclusive and not self._flights.is_flying:
                 wait = self._evidence_wait(rejection, purpose, now)
-                if current is not None and wait > 0:
+                if wait > 0:
                     await asyncio.sleep(min(wait, EVIDENCE_INTERVAL_SECONDS))
                     continue
-                if (
-                    current is not None
-                    and self._policy.exclusive
-                    and is_new
-                    and rejection.age < RECENT_SECONDS
-                ):
+                if self._is_unproved(current, purpose) and rejection.age < RECENT_SECONDS:
                     return current  # perhaps every caller waits for another to try it again
+                self._suspect(current, now, "the upstream has not accepted it for another request since")
+            if not self._flights.is_flying:
                 if self._flights.is_blocked(now):
                     raise self._flights.unavailable(now)
-                if current is not None and self._policy.exclusive:
-                    self._suspect(current, now, "the upstream has not accepted it for another request since")
                 wait = self._fetch_after_rejection(caller, purpose, now)
                 if wait > RATION_PATIENCE_SECONDS:
                     if self._is_hopeless(rejection, purpose):
@@ -257,6 +251,11 @@ class CachedTokenSource:
         last = self._routes.last_token(purpose.route)
         return self._observed.is_known(token) if last is None else last.digest == token.digest
 
+    def _is_unproved(self, token: Token, purpose: Purpose) -> bool:
+        """Whether the route has accepted tokens, but not this one yet."""
+        last = self._routes.last_token(purpose.route)
+        return last is not None and last.digest != token.digest
+
     def _works(self, rejection: Rejection, purpose: Purpose) -> bool:
         """Whether the same route accepted the rejected token for a request that was sent later."""
         return self._routes.last_accepted(purpose.route, rejection.token) > rejection.sent_at
@@ -274,11 +273,13 @@ class CachedTokenSource:
         """Return for how many seconds a rejection causes no fetch, because the token may work.
 
         If a new token revokes this one, a request that is rejected for its content would disturb all others.
-        So it waits for another request, if the route had one a moment ago or the token is new.
+        So it waits for another one if the route accepted the token a moment ago, or has never accepted it.
         """
+        if not self._policy.exclusive:
+            return 0.0
         last = self._routes.last_accepted(purpose.route, rejection.token)
-        is_new = last == -math.inf and rejection.age < PROPAGATION_SECONDS
-        if not self._policy.exclusive or not (is_new or rejection.sent_at - last <= RECENT_SECONDS):
+        is_new = rejection.age < PROPAGATION_SECONDS and self._is_unproved(rejection.token, purpose)
+        if not is_new and rejection.sent_at - last > RECENT_SECONDS:
             return 0.0
         return rejection.at + RECENT_SECONDS - now
 

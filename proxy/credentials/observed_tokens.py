@@ -77,6 +77,8 @@ class ObservedRoutes:
         self._routes: OrderedDict[Route, _RouteState] = OrderedDict()
         self._checked_at = -math.inf
         """When the last accepted request to a route that checks tokens was sent."""
+        self._checking: Route | None = None
+        """That route."""
 
     def accepted(self, route: Route, token: Token, sent_at: float) -> bool:
         """Record that a route accepted a token, and return whether that is evidence for other routes."""
@@ -92,7 +94,7 @@ class ObservedRoutes:
         if not state.rejects:
             return sent_at - self._checked_at > ROUTE_SECONDS
         if sent_at > self._checked_at:
-            self._checked_at = sent_at
+            self._checked_at, self._checking = sent_at, route
         return True
 
     def rejected(self, route: Route) -> None:
@@ -100,7 +102,8 @@ class ObservedRoutes:
         state = self._routes.get(route) or self._add(route)
         self._routes.move_to_end(route)
         state.rejects = True
-        self._checked_at = max(self._checked_at, state.last_sent)
+        if state.last_sent > self._checked_at:
+            self._checked_at, self._checking = state.last_sent, route
 
     def last_token(self, route: Route) -> Token | None:
         """Return the newest token that a route accepted."""
@@ -108,7 +111,10 @@ class ObservedRoutes:
         return None if state is None else state.token
 
     def first_accepted(self, route: Route, token: Token) -> float:
-        """Return when the route's first accepted request with this token was sent; infinity without one."""
+        """Return when the route's first accepted request with this token was sent; infinity without one.
+
+        For a route that has accepted no token, another one that checks tokens counts.
+        """
         state = self._with(route, token)
         return math.inf if state is None else state.first_sent
 
@@ -120,6 +126,8 @@ class ObservedRoutes:
     def _with(self, route: Route, token: Token) -> _RouteState | None:
         """Return the state of a route if this is the newest token that it accepted."""
         state = self._routes.get(route)
+        if (state is None or state.token is None) and self._checking is not None:
+            state = self._routes.get(self._checking)
         last = None if state is None else state.token
         return None if last is None or last.digest != token.digest else state
 

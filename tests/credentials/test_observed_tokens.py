@@ -226,6 +226,22 @@ def test_a_route_that_has_rejected_a_token_keeps_others_from_being_evidence_whil
     assert routes.accepted(MODELS, one, 701.0)
 
 
+def test_a_route_that_never_worked_goes_by_the_last_one_that_checks_tokens() -> None:
+    routes, one = ObservedRoutes(), token(1)
+    routes.accepted(MODELS, one, 1.0)
+    routes.accepted(CHAT, one, 2.0)
+    assert routes.last_accepted(EMBEDDINGS, one) == -math.inf
+    routes.rejected(CHAT)
+    routes.accepted(MODELS, one, 3.0)
+    assert (routes.first_accepted(EMBEDDINGS, one), routes.last_accepted(EMBEDDINGS, one)) == (2.0, 2.0)
+    routes.accepted(CHAT, one, 4.0)
+    assert routes.last_accepted(EMBEDDINGS, one) == 4.0
+    assert routes.last_accepted(EMBEDDINGS, token(2)) == -math.inf
+    assert routes.last_token(EMBEDDINGS) is None
+    routes.accepted(EMBEDDINGS, one, 1.0)
+    assert routes.last_accepted(EMBEDDINGS, one) == 1.0
+
+
 def test_the_route_that_was_unused_longest_is_forgotten() -> None:
     routes, one = ObservedRoutes(), token(1)
     routes.accepted(CHAT, one, 1.0)
