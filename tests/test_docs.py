@@ -40,6 +40,7 @@ IN_A_STREAM: Final = {"stream", "流中"}
 README_LINES_MAX: Final = 150
 IMAGE_BYTES_MAX: Final = 150_000
 NAMED_FILE: Final = re.compile(r"^(?:proxy|tests|config)/[\w./:-]+$", re.MULTILINE)
+BLOCK: Final = re.compile(r"^(```|~~~).*?^\1", re.DOTALL | re.MULTILINE)
 COLOUR: Final = re.compile(r"#[0-9a-f]{6}\b")
 
 
@@ -180,6 +181,13 @@ def test_every_document_exists_in_both_languages_and_links_the_other() -> None:
 
             assert other in DOCUMENTS
             assert f"]({other.rpartition('/')[2]})" in text.split("\n## ")[0], name
+
+
+@pytest.mark.parametrize("name", [name for name in DOCUMENTS if name.endswith(CHINESE)])
+def test_no_line_ends_between_two_chinese_characters(name: str) -> None:
+    """Browsers show the end of a line as a space, also in the middle of a word."""
+    prose = BLOCK.sub("", DOCUMENTS[name])
+    assert re.findall(r".*[一-鿿，。；：、]\n[ ]*[一-鿿（].*", prose) == []
 
 
 @pytest.mark.parametrize(

@@ -162,4 +162,6 @@ def test_the_python_block_is_python(page: str) -> None:
 
 @each_page
 def test_no_line_is_too_long(page: str) -> None:
-    assert [line for line in DOCUMENTS[page].splitlines() if len(line) > WIDTH] == []
+    """A paragraph in Chinese is one line, because browsers show the end of a line as a space."""
+    lines = [line for line in DOCUMENTS[page].splitlines() if not re.search("[一-鿿]", line)]
+    assert [line for line in lines if len(line) > WIDTH] == []
