@@ -56,6 +56,7 @@ UNCHANGED = [
     r"[a\](https://e.example/)",
     r"\![a](https://e.example/)",
     "[[a]](https://e.example/)",
+    r"[&#91;a](https://e.example/) [b\](https://e.example/)",
     r"\<b> \<https://e.example/>",
     r"\&amp; \&#35;",
     r"\\[a\\]",
@@ -67,7 +68,7 @@ UNCHANGED = [
     "- a\n  - b\n\n  - c",
     "<https://e.example/a_b_c>",
     "[a](<https://e.example/a(b>)",
-    "- ***\n- a",
+    "- ___\n- a",
     "> - a\n> - b\n>\n> c",
 ]
 """Texts whose copy is the text itself."""

@@ -59,7 +59,7 @@ function block(node) {
     case "div":
       return inline(node);
     case "hr":
-      return node.closest("li") === null ? "---" : "***"; // `- ---` would be one line
+      return node.closest("li") === null ? "---" : "___"; // `- ---` would be one rule
     case "p":
       return paragraph(node.childNodes);
     default:
@@ -145,11 +145,12 @@ function escaped(node) {
       return PAIRED.includes(signs) ? HELD + signs : signs.replace(/./gs, "\\$&");
     }
     const beside = [data[at - 1] ?? "", data[at + signs.length] ?? ""];
-    const free = beside.every((letter) => /\s/.test(letter)) || (run === "_" && beside.every((letter) => /[a-z\d]/i.test(letter)));
+    const free = [/\s/, ...(run === "_" ? [/[a-z\d]/i] : [])].some((kind) => beside.every((letter) => kind.test(letter)));
     return free ? signs : signs.replace(/./g, `${HELD}$&`);
   });
   const label = parentElement?.closest("a") ?? null;
-  const bracketed = label === null || balanced(label.textContent) ? text : text.replace(/\\?[[\]]/g, (mark) => BRACKETS[mark] ?? mark);
+  const open = label !== null && !balanced(label.textContent);
+  const bracketed = open ? text.replace(/\\?[[\]]/g, (mark) => BRACKETS[mark] ?? mark) : text;
   return nextSibling?.localName === "a" ? bracketed.replace(/!$/, "\\!") : bracketed; // no image
 }
 
