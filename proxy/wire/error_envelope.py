@@ -24,10 +24,11 @@ def error_headers(headers: Mapping[str, str]) -> Headers:
     """Return the headers of a response whose body is an error.
 
     Args:
-        headers: Those of the error itself, such as `Retry-After`.
+        headers: Those of the error itself, such as `Retry-After`. A `Cache-Control` among them replaces ours.
     """
-    own = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
-    return [(b"content-type", b"application/json"), (b"cache-control", b"no-store"), *own]
+    own = {name.lower(): value for name, value in headers.items()}
+    shown = {"content-type": "application/json", "cache-control": "no-store", **own}
+    return [(name.encode(), value.encode("latin-1")) for name, value in shown.items()]
 
 
 def error_event(envelope: ErrorEnvelope, *, named: bool = False) -> bytes:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from proxy.wire.error_envelope import MESSAGE_CHARACTERS_MAX, forbidden_error
+from proxy.wire.error_envelope import MESSAGE_CHARACTERS_MAX, error_headers, forbidden_error
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,12 @@ def test_the_message_is_that_of_the_upstream(body: bytes, message: str) -> None:
     assert error.envelope()["error"]["message"] == message
     assert error.envelope()["error"]["code"] == error.code == "upstream_forbidden"
     assert error.status == 403
+
+
+def test_the_headers_of_an_error_replace_ours_of_the_same_name() -> None:
+    assert error_headers({"Retry-After": "5", "Cache-Control": "max-age=6"}) == [
+        (b"content-type", b"application/json"),
+        (b"cache-control", b"max-age=6"),
+        (b"retry-after", b"5"),
+    ]
+    assert (b"cache-control", b"no-store") in error_headers({})

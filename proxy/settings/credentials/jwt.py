@@ -6,12 +6,14 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from proxy.secret import Secret
-from proxy.settings.credentials.private_keys import PEM
 from proxy.settings.credentials.section import CredentialSection
 from proxy.settings.fields import Count, Name, SecretText
 from proxy.settings.interpolation import late_texts
 from proxy.settings.recipe_values import Json, json_value
 from proxy.settings.section import Checked, Problem, reject, reject_all
+
+PEM: Final = "-----BEGIN "
+"""How a key in PEM form begins (RFC 7468)."""
 
 
 def is_symmetric(algorithm: str) -> bool:

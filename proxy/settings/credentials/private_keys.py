@@ -24,7 +24,6 @@ _CURVES: Final[Mapping[str, tuple[str, str]]] = {  # RFC 7518 3.4: the name in t
     "ES384": ("secp384r1", "P-384"),
     "ES512": ("secp521r1", "P-521"),
 }
-PEM: Final = "-----BEGIN "
 
 
 def load_private_key(pem: Secret, algorithm: str) -> PrivateKey:
@@ -42,7 +41,7 @@ def load_private_key(pem: Secret, algorithm: str) -> PrivateKey:
     except TypeError:
         raise ValueError("is encrypted: give the key without a pass phrase") from None
     except (ValueError, UnsupportedAlgorithm):
-        raise ValueError(f"is not a private key in PEM form, such as {PEM}PRIVATE KEY-----") from None
+        raise ValueError("is not a private key in PEM form, such as -----BEGIN PRIVATE KEY-----") from None
     if isinstance(key, RSAPrivateKey) and algorithm.startswith(("RS", "PS")):
         if key.key_size >= RSA_BITS_MIN:
             return key
@@ -68,7 +67,7 @@ def thumbprint(certificate: str, pem: Secret, algorithm: str) -> str:
         read = load_pem_x509_certificate(_lines(certificate))
         public = read.public_key()
     except (ValueError, UnsupportedAlgorithm):
-        raise ValueError(f"is not a certificate in PEM form: {PEM}CERTIFICATE-----") from None
+        raise ValueError("is not a certificate in PEM form: -----BEGIN CERTIFICATE-----") from None
     if public != load_private_key(pem, algorithm).public_key():
         raise ValueError("is not the certificate of private_key")
     return base64.urlsafe_b64encode(read.fingerprint(SHA256())).rstrip(b"=").decode()
