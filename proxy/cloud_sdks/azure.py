@@ -13,6 +13,9 @@ from proxy.cloud_sdks.parameters import AzureParameters
 
 _BROKEN: Final = (ServiceRequestError, ServiceResponseError, TimeoutError, OSError)
 """There was no reply, or a command could not run."""
+_BY_POINT_IN_TIME: Final = frozenset({"managed_identity", "default"})
+"""The methods for which the SDK may pass on `expires_on` of a reply. For the others, it adds `expires_in` to
+the time of its request."""
 
 
 async def fetch(parameters: AzureParameters, reply: LastReply) -> SdkToken:
@@ -25,7 +28,8 @@ async def fetch(parameters: AzureParameters, reply: LastReply) -> SdkToken:
     finally:
         await credential.close()
     hint = None if token.refresh_on is None else token.refresh_on - requested_at
-    return SdkToken(token.token, token.expires_on - requested_at, hint)
+    certain = parameters.method not in _BY_POINT_IN_TIME
+    return SdkToken(token.token, token.expires_on - requested_at, hint, certain)
 
 
 def _credential(parameters: AzureParameters, reply: LastReply) -> AsyncSupportsTokenInfo:

@@ -85,7 +85,8 @@ async def fetch(parameters: BedrockParameters, reply: LastReply) -> SdkToken:
     # The key expires with temporary credentials; botocore has no public attribute for their expiry.
     end: datetime | None = getattr(credentials, "_expiry_time", None)
     remaining = parameters.ttl if end is None else end.timestamp() - signed
-    return SdkToken(token, min(float(parameters.ttl), remaining))
+    # AWS compares the time of the signature with its own clock.
+    return SdkToken(token, min(float(parameters.ttl), remaining), certain=False)
 
 
 def _aws_credentials(parameters: BedrockParameters, reply: LastReply) -> _AwsCredentials:

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 import google.auth
 import requests
-from google.auth import aws, identity_pool, pluggable
+from google.auth import aws, external_account, identity_pool, impersonated_credentials, pluggable
 from google.auth import exceptions as google_exceptions
 from google.auth.transport.requests import Request
 from google.oauth2 import id_token as google_id_token
@@ -23,6 +23,8 @@ _id_token: Any = google_id_token
 _service_account: Any = google_service_account
 _RETRIED: Final = frozenset({408, 425, 429})
 """Statuses below 500 after which the same request may succeed (RFC 9110 15.5.9, RFC 8470, RFC 6585)."""
+_BY_POINT_IN_TIME: Final = (external_account.Credentials, impersonated_credentials.Credentials)
+"""Credentials whose replies may contain a point in time, like ID tokens; all others contain a duration."""
 _AWS_TOKEN: Final = "urn:ietf:params:aws:token-type:aws4_request"  # noqa: S105 - a type
 
 
@@ -50,7 +52,9 @@ async def fetch(parameters: GoogleParameters, reply: LastReply) -> SdkToken:
         credentials = _credentials(parameters, request)
         if not credentials.valid:  # the SDK may have fetched a token to look up the project
             credentials.refresh(request)
-    return SdkToken(credentials.token, _lifetime(credentials.expiry, parameters.default_ttl))
+    is_instant = parameters.audience is not None or isinstance(credentials, _BY_POINT_IN_TIME)
+    lifetime = _lifetime(credentials.expiry, parameters.default_ttl)
+    return SdkToken(credentials.token, lifetime, certain=not is_instant)
 
 
 def _lifetime(expiry: datetime | None, default_ttl: float) -> float:

@@ -26,6 +26,8 @@ class SdkToken:
     """Seconds."""
     refresh_in: float | None = None
     """The number of seconds after which the issuer wants the token to be refreshed."""
+    certain: bool = True
+    """Whether the issuer gave a duration, and not a point in time by a clock that may differ from ours."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,6 +145,7 @@ async def test_a_client_secret_is_sent_to_the_authority(authority: Authority) ->
 
     assert fetched.secret.reveal() == f"{TOKEN}-1"
     assert 3597 <= fetched.lifetime <= 3599
+    assert fetched.certain
     assert fetched.refresh_in is None
     path, form = authority.asked[0]
     assert path == f"/{TENANT}/oauth2/v2.0/token"
@@ -245,6 +246,7 @@ async def test_a_managed_identity_is_asked_for_the_resource(app_service: TokenEn
 
     assert fetched.secret.reveal() == TOKEN
     assert 86390 <= fetched.lifetime <= 86400
+    assert not fetched.certain  # such a reply may contain a point in time
     assert fetched.refresh_in is not None  # the SDK refreshes after half of a long lifetime
     assert 43190 <= fetched.refresh_in <= 43200
     asked = app_service.asked[0]

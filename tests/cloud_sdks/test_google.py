@@ -114,6 +114,7 @@ async def test_a_service_account_shows_a_signed_assertion(
 
     assert fetched.secret.reveal() == TOKEN
     assert 3590 <= fetched.lifetime <= 3599
+    assert fetched.certain
     assert fetched.refresh_in is None
     assert (endpoint.asked[0].method, endpoint.asked[0].target) == ("POST", "/token")
     claims = claims_of(endpoint, key)
@@ -139,6 +140,7 @@ async def test_the_lifetime_of_an_id_token_is_that_of_its_claims(
 
     assert fetched.secret.reveal() == id_token
     assert 890 <= fetched.lifetime <= 900
+    assert not fetched.certain
     assert claims_of(endpoint, key)["target_audience"] == "https://llm.example"
 
 
@@ -228,6 +230,7 @@ async def test_an_external_account_exchanges_its_subject_token(
 
     assert fetched.secret.reveal() == TOKEN
     assert 3590 <= fetched.lifetime <= 3599
+    assert not fetched.certain
     assert [asked.target for asked in endpoint.asked] == ["/v1/token"]
     form = dict(parse_qsl(endpoint.asked[0].body.decode()))
     assert (form["subject_token"], form["scope"]) == ("canary-subject", CLOUD_PLATFORM)
@@ -257,6 +260,7 @@ async def test_the_application_default_may_be_the_metadata_server(
 
     assert fetched.secret.reveal() == TOKEN
     assert 1790 <= fetched.lifetime <= 1800
+    assert fetched.certain
     assert endpoint.asked[-1].target.startswith("/computeMetadata/v1/instance/service-accounts/")
 
 

@@ -137,4 +137,4 @@ def checked_token(found: SdkToken) -> FetchedToken:
         raise TokenFetchError("the SDK returned no token that fits in a header")
     if not found.lifetime > 0:
         raise TokenFetchError("the SDK returned an expired token")
-    return FetchedToken(Secret(found.token), found.lifetime, found.refresh_in)
+    return FetchedToken(Secret(found.token), found.lifetime, found.refresh_in, certain=found.certain)

@@ -108,7 +108,9 @@ def read_output(output: bytes, section: ExecCredential, now: float) -> FetchedTo
     doubt = doubt_time_left(
         found.token, found.body, found.expires, since=now, default_ttl=section.default_ttl
     )
-    return FetchedToken(secret, section.default_ttl if left is None else left, doubt=doubt)
+    if left is None:
+        return FetchedToken(secret, section.default_ttl, doubt=doubt)
+    return FetchedToken(secret, left.seconds, doubt=doubt, certain=left.certain)
 
 
 def _format_of(text: str, section: ExecCredential) -> str:

@@ -97,8 +97,8 @@ class JwtTokenSource(TokenSource):
         }
         if section.jti:
             claims["jti"] = str(uuid4())
-        # The expiry in the token is cut to whole units.
-        return FetchedToken(Secret(self._signed(claims, now)), expires / scale - now)
+        # The expiry in the token is cut to whole units, and the gateway compares it with its own clock.
+        return FetchedToken(Secret(self._signed(claims, now)), expires / scale - now, certain=False)
 
     def _signed(self, claims: Mapping[str, object], now: float) -> str:
         headers = self._filled(self._section.headers, now)

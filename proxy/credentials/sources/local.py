@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from email.utils import formatdate
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from proxy.credentials.sources import TokenFetchError, TokenSource
 from proxy.credentials.sources.reply import Reply, is_token, life_of
@@ -72,10 +72,19 @@ def as_token(value: object, source: str) -> str:
     return value
 
 
+class TimeLeft(NamedTuple):
+    """A remaining lifetime."""
+
+    seconds: float
+    """Always positive."""
+    certain: bool
+    """Whether it is a duration. A point in time was written by another clock than this host's."""
+
+
 def time_left(
     token: str, body: object, expires: Iterable[tuple[str, str]], *, since: float, now: float, source: str
-) -> float | None:
-    """Return the remaining lifetime in seconds, always positive; None if it is unknown.
+) -> TimeLeft | None:
+    """Return the remaining lifetime; None if it is unknown.
 
     Args:
         token: The token. If it is a JWT (RFC 7519), its `exp` is used if no candidate in `expires` can be
@@ -100,7 +109,7 @@ def time_left(
             continue
         if left <= 0:
             raise TokenFetchError(f"{source} has a token that has expired")
-        return left
+        return TimeLeft(left, unit in _DURATIONS)
     return None
 
 
@@ -152,11 +161,11 @@ class FileTokenSource(TokenSource):
         """
         raw, changed = await self._side.run(lambda: _read(self._file.path))
         token, body = self._token_in(raw)
-        life, doubt = self._life(token, body, changed)
+        life, certain, doubt = self._life(token, body, changed)
         if doubt is not None and doubt != self._doubt:  # the file is read every minute
             self._log.warning(doubt.event, reason=doubt.reason)
         self._doubt = doubt
-        return FetchedToken(Secret(token), life, _HINT_FRACTION * self._file.max_age, doubt)
+        return FetchedToken(Secret(token), life, _HINT_FRACTION * self._file.max_age, doubt, certain)
 
     def _token_in(self, raw: bytes) -> tuple[str, object]:
         """Return the token, and the JSON around it."""
@@ -171,11 +180,11 @@ class FileTokenSource(TokenSource):
             token = as_token(found, f"{_SOURCE}, at {self._file.token!r},")
         return token, body
 
-    def _life(self, token: str, body: object, changed: float) -> tuple[float, LifetimeDoubt | None]:
-        """Return the remaining lifetime, and what looks wrong about it."""
+    def _life(self, token: str, body: object, changed: float) -> tuple[float, bool, LifetimeDoubt | None]:
+        """Return the remaining lifetime, whether it is certain, and what looks wrong about it."""
         file = self._file
         if not self._expires:
-            return math.inf, None
+            return math.inf, True, None
         now = time.time()
         # A modification time in the future, from another host's clock, counts as now.
         left = time_left(token, body, self._candidates, since=min(changed, now), now=now, source=_SOURCE)
@@ -183,8 +192,8 @@ class FileTokenSource(TokenSource):
             token, body, self._candidates, since=min(changed, now), default_ttl=file.default_ttl
         )
         if left is None:
-            return file.default_ttl if self._candidates else math.inf, doubt
-        return left, doubt
+            return file.default_ttl if self._candidates else math.inf, True, doubt
+        return left.seconds, left.certain, doubt
 
 
 def _read(path: Path) -> tuple[bytes, float]:

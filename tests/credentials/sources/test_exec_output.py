@@ -98,7 +98,7 @@ def test_a_token_at_a_path_of_any_json(format_: str) -> None:
         ({}, 77.0, False),
     ):
         fetched, was_readable = read({"data": {"token": "s3cret", **data}}, form)
-        assert fetched == FetchedToken(Secret("s3cret"), life)
+        assert fetched == FetchedToken(Secret("s3cret"), life, certain=not readable)
         assert was_readable == readable
     fetched, _ = read({"data": {"token": JWT}}, form)
     assert fetched.lifetime == pytest.approx(300.0)
@@ -111,7 +111,7 @@ def test_another_key_of_a_credential_process(format_: str) -> None:
     form = command(format=format_, token="BearerToken")
     fetched, _ = read(session(BearerToken="other", Expiration=iso(300)), form)
 
-    assert fetched == FetchedToken(Secret("other"), 300.0)
+    assert fetched == FetchedToken(Secret("other"), 300.0, certain=False)
     with_end = command(format=format_, token="BearerToken", expires=(("Until", "epoch"),))
     assert read(session(BearerToken="other", Until=NOW + 60), with_end)[0].lifetime == 60.0
 
@@ -248,5 +248,5 @@ def test_a_password_is_found_among_any_attributes_of_git(
     output = "".join(f"{key}={value}{newline}" for key, value in attributes)
 
     fetched, readable = read(output, command(format="git"))
-    assert fetched == FetchedToken(Secret(password), float(life))
+    assert fetched == FetchedToken(Secret(password), float(life), certain=False)
     assert readable

@@ -19,7 +19,8 @@ NOW = 1_700_000_000.0
 def left(
     body: Any = None, *expires: tuple[str, str], token: str = "t", since: float = NOW, now: float = NOW
 ) -> float | None:
-    return time_left(token, body, expires, since=since, now=now, source="the file")
+    found = time_left(token, body, expires, since=since, now=now, source="the file")
+    return None if found is None else found.seconds
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,25 @@ def test_instants_count_from_now_and_durations_from_when_they_were_written(
     value: object, unit: str, expected: float | None
 ) -> None:
     assert left({"at": value}, ("at", unit), since=NOW - 10.0) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "certain"),
+    [
+        (300, "seconds", True),
+        (300_000, "milliseconds", True),
+        (NOW + 300, "epoch", False),
+        ((NOW + 300) * 1000, "epoch_ms", False),
+        (datetime.fromtimestamp(NOW + 300, UTC).isoformat(), "iso8601", False),
+        ("2023-11-15 06:18:20", "iso8601+08:00", False),
+        (jwt({"exp": NOW + 300}), "jwt", False),
+        (jwt({"exp": NOW + 300, "iat": NOW}), "jwt", False),  # it may be older than its file
+    ],
+)
+def test_only_a_duration_is_certain(value: object, unit: str, *, certain: bool) -> None:
+    found = time_left("t", {"at": value}, [("at", unit)], since=NOW, now=NOW, source="the file")
+    assert found is not None
+    assert found.certain is certain
 
 
 def test_the_first_expiry_found_is_used_and_the_tokens_own_last() -> None:
