@@ -22,6 +22,7 @@ from proxy.credentials.sources.reply import (
     cookies_of,
     is_certain,
     is_token,
+    own_expiry,
     parse_body,
     read_lifetime,
 )
@@ -236,20 +237,27 @@ class HttpTokenSource(TokenSource):
             place = section.token_header or section.token or "its text"
             fault = token_fault(reply, place, in_body=section.token_header is None and not section.token_text)
             raise TokenFetchError(f"the reply of {self._endpoint} {fault}", has_reply=True)
-        expires = candidates_of(section.expires)
-        over = life_over(expires, reply, token, section.max_ttl)
+        configured = candidates_of(section.expires)
+        over = life_over(configured, reply, token, section.max_ttl)
         if over is not None:
             raise TokenFetchError(f"the reply of {self._endpoint} {over}", has_reply=True)
-        lifetime = read_lifetime(expires, reply, token, section.max_ttl)
+        expires = [*configured, *own_expiry(token)]
+        lifetime = read_lifetime(expires, reply, token, section.max_ttl) or section.default_ttl
+        if not configured:  # default_ttl may be the session's, which is shorter than the token's
+            lifetime = min(lifetime, section.default_ttl)
         doubt = doubt_lifetime(
-            expires, reply, token, default_ttl=section.default_ttl, max_ttl=section.max_ttl
+            expires if configured else [],
+            reply,
+            token,
+            default_ttl=section.default_ttl,
+            max_ttl=section.max_ttl,
         )
         if doubt is not None:
             self._log.warning(doubt.event, reason=doubt.reason)
         hint = [(section.refresh_in, "seconds")] if section.refresh_in else []
         refresh_in = read_lifetime(hint, reply, token, section.max_ttl)
         certain = is_certain(expires, reply, token, section.max_ttl)
-        return FetchedToken(Secret(token), lifetime or section.default_ttl, refresh_in, doubt, certain)
+        return FetchedToken(Secret(token), lifetime, refresh_in, doubt, certain)
 
     def _check_status(self, reply: Reply) -> None:
         """Raise an error for any status other than success."""

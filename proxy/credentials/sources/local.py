@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from proxy.credentials.sources import TokenFetchError, TokenSource
-from proxy.credentials.sources.reply import Reply, is_token, life_of
+from proxy.credentials.sources.reply import Reply, is_token, life_of, own_expiry
 from proxy.credentials.sources.reply_faults import doubt_lifetime
 from proxy.credentials.sources.side_thread import SideThread
 from proxy.credentials.token import FetchedToken, LifetimeDoubt
@@ -26,7 +26,6 @@ _AT_THE_EPOCH: Final = {"date": formatdate(0, usegmt=True)}
 _DURATIONS: Final = frozenset({"seconds", "milliseconds"})
 _CENTURY_SECONDS: Final = 100 * 365 * 86400.0
 """A longer lifetime is a mistake in the unit."""
-_JWT_DOTS: Final = 2  # RFC 7515 3.1: header, payload, signature
 
 
 def as_text(raw: bytes, source: str) -> str:
@@ -100,7 +99,7 @@ def time_left(
     """
     # With a Date of 0, a point in time is read as the number of seconds since the epoch.
     reply = Reply(body, _AT_THE_EPOCH, 0.0)
-    for path, unit in [*expires, *_jwt_candidates(token)]:
+    for path, unit in [*expires, *own_expiry(token)]:
         read = life_of(reply.find(path) if path else token, unit, reply)
         if read is None:
             continue
@@ -120,16 +119,12 @@ def doubt_time_left(
     if not expires:
         return None
     return doubt_lifetime(
-        [*expires, *_jwt_candidates(token)],
+        [*expires, *own_expiry(token)],
         Reply(body, {}, since),
         token,
         default_ttl=default_ttl,
         max_ttl=_CENTURY_SECONDS,
     )
-
-
-def _jwt_candidates(token: str) -> list[tuple[str, str]]:
-    return [("", "jwt")] if token.count(".") == _JWT_DOTS else []
 
 
 _SOURCE: Final = "the token file"

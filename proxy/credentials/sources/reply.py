@@ -232,6 +232,13 @@ def is_token(value: object) -> TypeGuard[str]:
 
 # --- lifetimes
 
+_JWT_DOTS: Final = 2  # RFC 7515 3.1: header, payload, signature
+
+
+def own_expiry(token: str) -> list[tuple[str, str]]:
+    """Return the candidate that reads the `exp` of a token that may be a JWT (RFC 7519)."""
+    return [("", "jwt")] if token.count(".") == _JWT_DOTS else []
+
 
 _LIFE_CHARACTERS_MAX: Final = 64
 """No lifetime or point in time is written with more, and longer ones take long to parse."""

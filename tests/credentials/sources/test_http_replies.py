@@ -65,6 +65,31 @@ async def test_the_issuers_hint_is_read(endpoint: TokenEndpoint) -> None:
     assert (fetched.lifetime, fetched.refresh_in) == (86400.0, 43200.0)
 
 
+@pytest.mark.parametrize(
+    ("expires", "said", "life", "lifetime"),
+    [
+        ((("expires_in", "seconds"),), {}, 60.0, 60.0),
+        ((("expires_in", "seconds"),), {}, 3600.0, 3600.0),
+        ((("expires_in", "seconds"),), {"expires_in": 120}, 60.0, 120.0),  # what the issuer says comes first
+        ((("expires_in", "seconds"),), {}, -60.0, 300.0),
+        ((), {}, 60.0, 60.0),
+        ((), {}, 3600.0, 300.0),  # default_ttl may be the lifetime of a session
+    ],
+)
+async def test_the_expiry_of_a_jwt_is_used_if_the_reply_has_no_other(
+    endpoint: TokenEndpoint,
+    lines: list[EventDict],
+    expires: tuple[tuple[str, str], ...],
+    said: dict[str, int],
+    life: float,
+    lifetime: float,
+) -> None:
+    endpoint.says({"access_token": jwt.encode({"exp": time.time() + life}, "k" * 32), **said})
+    fetched = await fetch(recipe_of(url=endpoint.url, expires=expires, default_ttl=300.0))
+    assert fetched.lifetime == pytest.approx(lifetime, abs=5.0)
+    assert bool(lines) is (life < 0)
+
+
 async def test_an_unreadable_lifetime_is_logged_and_replaced_by_the_default(
     endpoint: TokenEndpoint, lines: list[EventDict]
 ) -> None:
