@@ -39,4 +39,4 @@ async def _outcome(
         return SdkFailure(str(error), permanent=True)
     except Exception as error:  # the SDKs have no common base class of errors
         permanent = is_refusal(error, reply)
-        return SdkFailure(type(error).__name__, permanent, reply.status, reply.retry_after)
+        return SdkFailure(type(error).__name__, permanent, reply.status, reply.retry_after, reply.date)

@@ -42,6 +42,8 @@ class SdkFailure:
     """The status of the last reply."""
     retry_after: str | None = None
     """The Retry-After header of the last reply."""
+    date: str | None = None
+    """The Date header of the last reply."""
 
 
 SdkOutcome: TypeAlias = SdkToken | SdkFailure
@@ -72,20 +74,19 @@ class LastReply:
 
     status: int | None = None
     retry_after: str | None = None
+    date: str | None = None
     was_expected: bool = False
     """Whether a request was sent at all."""
 
     def expect(self) -> None:
         """Note that a request is being sent."""
         self.was_expected = True
-        self.status = self.retry_after = None
+        self.status = self.retry_after = self.date = None
 
     def note(self, status: int, headers: Mapping[str, str]) -> None:
         """Note the reply."""
-        self.status = status
-        self.retry_after = next(
-            (value for name, value in headers.items() if name.lower() == "retry-after"), None
-        )
+        found = {name.lower(): value for name, value in headers.items()}
+        self.status, self.retry_after, self.date = status, found.get("retry-after"), found.get("date")
 
 
 class UnusableSettings(Exception):

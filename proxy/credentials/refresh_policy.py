@@ -88,7 +88,9 @@ def retry_delay(error: TokenFetchError, failures: int, remaining: float | None, 
         uniform: Returns a random number between two bounds.
     """
     if error.retry_after is not None:
-        return min(max(error.retry_after, FIRST_DELAY_SECONDS), RETRY_AFTER_SECONDS_MAX)
+        wait = min(max(error.retry_after, FIRST_DELAY_SECONDS), RETRY_AFTER_SECONDS_MAX)
+        # Processes that are told the same moment must not all ask at that moment.
+        return min(uniform(wait, 1.1 * wait + FIRST_DELAY_SECONDS), RETRY_AFTER_SECONDS_MAX)
     if error.permanent:
         doubled = 2.0 ** min(max(failures - REFUSALS_IN_A_ROW, 0), 16)
         longest = min(DELAY_REFUSED_SECONDS * doubled, DELAY_REFUSED_SECONDS_MAX)

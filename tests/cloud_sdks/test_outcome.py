@@ -46,11 +46,11 @@ def test_a_reply_is_that_to_the_last_request() -> None:
     assert (reply.status, reply.was_expected) == (None, False)
 
     reply.expect()
-    reply.note(429, {"retry-After": "17"})
-    assert (reply.status, reply.retry_after, reply.was_expected) == (429, "17", True)
+    reply.note(429, {"retry-After": "17", "DATE": "now"})
+    assert (reply.status, reply.retry_after, reply.date, reply.was_expected) == (429, "17", "now", True)
 
     reply.expect()  # and this request gets no reply
-    assert (reply.status, reply.retry_after, reply.was_expected) == (None, None, True)
+    assert (reply.status, reply.retry_after, reply.date, reply.was_expected) == (None, None, None, True)
 
 
 def test_an_error_of_the_settings_keeps_only_its_name() -> None:

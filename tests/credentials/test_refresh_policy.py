@@ -28,6 +28,11 @@ def test_the_delay_that_the_issuer_asks_for_is_used_within_bounds(
     assert retry_delay(error, 1, remaining, lowest) == waited
 
 
+def test_processes_that_the_issuer_asks_to_wait_until_the_same_moment_do_not_ask_at_once() -> None:
+    error = TokenFetchError("busy", retry_after=20.0)
+    assert [retry_delay(error, 1, None, draw) for draw in (lowest, highest)] == [20.0, 22.5]
+
+
 @pytest.mark.parametrize("remaining", [None, 100.0])
 def test_a_refused_fetch_is_retried_soon_a_few_times_and_then_less_often(remaining: float | None) -> None:
     delays = [retry_delay(REFUSED, failures, remaining, highest) for failures in range(1, 17)]

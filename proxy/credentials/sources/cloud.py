@@ -5,6 +5,7 @@ and whatever an SDK waits for, receives or starts ends with it.
 """
 
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import fields
 from pathlib import Path
@@ -29,7 +30,7 @@ from proxy.cloud_sdks.parameters import (
 from proxy.credentials.sources import TokenFetchError, TokenSource
 from proxy.credentials.sources.http import CLOCK_MARGIN, PROXY_STATUSES, read_retry_after
 from proxy.credentials.sources.process import run_command
-from proxy.credentials.sources.reply import is_token
+from proxy.credentials.sources.reply import Reply, is_token
 from proxy.credentials.token import FetchedToken
 from proxy.secret import Secret
 from proxy.settings import AzureCredential, BedrockCredential, GoogleCredential
@@ -118,11 +119,12 @@ def _plain(value: Any) -> Any:
 
 
 def _error_of(failure: SdkFailure, source: str) -> TokenFetchError:
+    reply = Reply(None, {} if failure.date is None else {"date": failure.date}, time.time())
     words = _WORDS.get(failure.error, f"{source} returned no token: {failure.error}")
     return TokenFetchError(
         words.format(source=source),
         permanent=failure.permanent,
-        retry_after=None if failure.permanent else read_retry_after(failure.retry_after),
+        retry_after=None if failure.permanent else read_retry_after(failure.retry_after, reply.server_time),
         has_reply=failure.status is not None and failure.status not in PROXY_STATUSES,
     )
 

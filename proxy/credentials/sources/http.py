@@ -37,6 +37,7 @@ from proxy.credentials.sources.request_values import Moment, credentials_in
 from proxy.credentials.token import FetchedToken, Token
 from proxy.errors import CredentialError
 from proxy.secret import Secret
+from proxy.secret_detection import OAUTH_ERRORS
 from proxy.settings import HttpCredential
 from proxy.settings.credentials.http import candidates_of
 from proxy.settings.credentials.section import RequestSection
@@ -61,6 +62,7 @@ PROXY_STATUSES: Final = frozenset(
 )
 """Statuses that only a proxy near this machine sends (RFC 9110 15.5.8, RFC 6585 6)."""
 _REFUSALS: Final = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+_PERMANENT_ERRORS: Final = OAUTH_ERRORS - {"temporarily_unavailable", "server_error"}
 
 
 class HttpTokenSource(TokenSource):
@@ -265,11 +267,15 @@ class HttpTokenSource(TokenSource):
             return
         # If the request contains another token, a refusal may be due to that token, and the next attempt uses
         # a new one. Any other status, even 404, may come from an intermediary that is being restarted.
-        permanent = reply.status in _REFUSALS and not self._needed
+        # So may a refusal that asks for another attempt: rate limits and firewalls answer 403 and 400, too.
+        retry_after = read_retry_after(reply.headers.get("retry-after"), reply.server_time)
+        is_passing = _is_passing(reply, retry_after)
+        permanent = reply.status in _REFUSALS and not self._needed and not is_passing
+        more = "; or wait, because it asks for another attempt later" if is_passing else ""
         raise TokenFetchError(
-            f"{self._endpoint} {status_fault(reply)}",
+            f"{self._endpoint} {status_fault(reply)}{more}",
             permanent=permanent,
-            retry_after=None if permanent else read_retry_after(reply.headers.get("retry-after")),
+            retry_after=None if permanent else retry_after,
             has_reply=reply.status not in PROXY_STATUSES,
         )
 
@@ -282,14 +288,28 @@ class HttpTokenSource(TokenSource):
         return reply.find(section.token or "")
 
 
-def read_retry_after(value: str | None) -> float | None:
-    """Convert a Retry-After header, which contains seconds or a date (RFC 9110 10.2.3), to seconds."""
+def _is_passing(reply: Reply, retry_after: float | None) -> bool:
+    """Whether a refusal asks for another attempt, and does not say that the client itself is at fault."""
+    if reply.status not in _REFUSALS or reply.status == HTTPStatus.UNAUTHORIZED:
+        return False
+    error = reply.find("error")
+    is_named = isinstance(error, str) and error in _PERMANENT_ERRORS
+    return retry_after is not None and not is_named
+
+
+def read_retry_after(value: str | None, server_time: float) -> float | None:
+    """Convert a Retry-After header, which contains seconds or a date (RFC 9110 10.2.3), to seconds.
+
+    Args:
+        value: The value of the header.
+        server_time: The time by the clock of the server that wrote the date, in seconds since the epoch.
+    """
     if value is None:
         return None
     if value.strip().isdecimal():
         return float(value)
     date = read_http_date(value)
-    return None if date is None else max(date - time.time(), 0.0)
+    return None if date is None else max(date - server_time, 0.0)
 
 
 def tls_needs(section: RequestSection, url: str) -> list[TlsFiles]:

@@ -8,6 +8,7 @@ import pytest
 from structlog.typing import EventDict
 
 from tests.credentials.sources.token_endpoint import TokenEndpoint, failure_of, fetch, recipe_of
+from tests.pace import PATIENCE
 from tests.raw_upstream import Conversation, raw_upstream
 
 IN_A_WHILE = 1000.0
@@ -165,11 +166,46 @@ async def test_the_sign_of_success_decides(
 
 @pytest.mark.parametrize("status", [400, 401, 403])
 async def test_a_refusal_is_permanent_whatever_its_body(endpoint: TokenEndpoint, status: int) -> None:
-    endpoint.status, endpoint.headers["Retry-After"] = status, "5"
+    endpoint.status = status
     endpoint.says({"access_token": "s3cret", "error": "s3cret"})
     error = await failure_of(recipe_of(url=endpoint.url))
     assert error.reason.startswith(f"the token endpoint {endpoint.url} answered {status}")
     assert (error.permanent, error.retry_after) == (True, None)
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "permanent"),
+    [
+        (400, None, False),
+        (403, None, False),
+        (403, "rate limited", False),
+        (400, "temporarily_unavailable", False),
+        (400, "invalid_client", True),
+        (403, "access_denied", True),
+        (401, None, True),
+    ],
+)
+async def test_a_refusal_that_asks_for_another_attempt_is_temporary_unless_the_client_is_at_fault(
+    endpoint: TokenEndpoint, status: int, error: str | None, *, permanent: bool
+) -> None:
+    endpoint.status, endpoint.headers["Retry-After"] = status, "5"
+    endpoint.says({} if error is None else {"error": error})
+    failure = await failure_of(recipe_of(url=endpoint.url))
+    assert (failure.permanent, failure.retry_after) == (permanent, None if permanent else 5.0)
+
+
+@pytest.mark.parametrize("ahead", [-600.0, 0.0, 600.0])
+async def test_the_date_until_which_the_endpoint_asks_to_wait_is_by_its_own_clock(
+    endpoint: TokenEndpoint, ahead: float
+) -> None:
+    now = time.time() + ahead
+    endpoint.status = 429
+    endpoint.headers |= {
+        name: formatdate(at, usegmt=True) for name, at in (("Date", now), ("Retry-After", now + 60))
+    }
+    seconds = (await failure_of(recipe_of(url=endpoint.url))).retry_after
+    assert seconds is not None
+    assert 60 - PATIENCE < seconds <= 60
 
 
 @pytest.mark.parametrize("status", [404, 405, 408, 422, 425, 429, 500, 502, 503, 504])
