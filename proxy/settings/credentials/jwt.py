@@ -1,7 +1,7 @@
 """`source = "jwt"`: a token that the proxy signs itself (RFC 7519). Keys and claims of all signed JWTs."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
