@@ -21,7 +21,7 @@ request that they accept a moment later."""
 DELAY_REFUSED_SECONDS: Final = 0.8
 DELAY_REFUSED_SECONDS_MAX: Final = 60.0
 RETRY_AFTER_SECONDS_MAX: Final = 300.0
-"""The longest delay that Retry-After may cause."""
+"""The longest delay that Retry-After may cause, before a random part of up to a tenth and half a second."""
 
 IDLE_LIFETIMES: Final = 2
 """A credential that was not used for this many lifetimes is not refreshed any more."""
@@ -88,9 +88,7 @@ def retry_delay(error: TokenFetchError, failures: int, remaining: float | None, 
         uniform: Returns a random number between two bounds.
     """
     if error.retry_after is not None:
-        wait = min(max(error.retry_after, FIRST_DELAY_SECONDS), RETRY_AFTER_SECONDS_MAX)
-        # Processes that are told the same moment must not all ask at that moment.
-        return min(uniform(wait, 1.1 * wait + FIRST_DELAY_SECONDS), RETRY_AFTER_SECONDS_MAX)
+        return min(max(error.retry_after, FIRST_DELAY_SECONDS), RETRY_AFTER_SECONDS_MAX)
     if error.permanent:
         doubled = 2.0 ** min(max(failures - REFUSALS_IN_A_ROW, 0), 16)
         longest = min(DELAY_REFUSED_SECONDS * doubled, DELAY_REFUSED_SECONDS_MAX)
@@ -126,6 +124,8 @@ class Backoff:
         self.failures += 1
         self.failure = error
         delay = retry_delay(error, self.failures, remaining, self._uniform)
+        if error.retry_after is not None:  # all processes may have been told the same moment
+            delay = self._uniform(delay, 1.1 * delay + FIRST_DELAY_SECONDS)
         self.until = now + delay
         return delay
 

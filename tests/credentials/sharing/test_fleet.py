@@ -25,7 +25,7 @@ from proxy.credentials.sharing.scripts import ACQUIRE, KEEP, PARTS, STORE
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.token import FetchedToken
 from proxy.redis_connection import StoreUnavailable, expect_list
-from tests.credentials.fakes import BUSY, DOWN, REFUSED, FakeIssuer, failure_of
+from tests.credentials.fakes import BUSY, DOWN, REFUSED, FakeIssuer, failure_of, lowest
 from tests.credentials.sharing.fleet_members import (
     RECIPE,
     cut_off,
@@ -206,7 +206,7 @@ async def test_a_retry_after_received_by_two_members_pauses_all(
     store: RedisServer,
 ) -> None:
     issuer = FakeIssuer(error=TokenFetchError("busy", retry_after=120, has_reply=True))
-    async with fleet_of(4, store.url, issuer) as members:
+    async with fleet_of(4, store.url, issuer, uniform=lowest) as members:
         for _ in range(3):
             errors = await asyncio.gather(*(failure_of(member.machine.get()) for member in members))
         assert issuer.fetches == 2
