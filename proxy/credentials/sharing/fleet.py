@@ -157,6 +157,9 @@ class FleetSharing:
         waiting_since = self._clock()
         try:
             found = await self._acquire(flight)
+        except asyncio.CancelledError:
+            await self._release(flight)  # Redis may have given the lease already.
+            raise
         finally:
             self.stats.lease_wait_seconds += self._clock() - waiting_since
         if isinstance(found, Token):
@@ -235,19 +238,25 @@ class FleetSharing:
             try:
                 fetched = fetching.result()
             except TokenFetchError as error:
+                failure = await self._failed(flight, lease, error)
                 ended = True
-                raise await self._failed(flight, lease, error) from error
-            ended = True
+                raise failure from error
             self._fetch_seconds = self._clock() - started
-            return await self._store(flight, lease, fetched, started)
+            token = await self._store(flight, lease, fetched, started)
+            ended = True
+            return token
         finally:
             # The flight must not wait for these tasks.
             self._tasks.drop(watching)
             if not fetching.done():
                 self._tasks.drop(fetching)
             if not ended:
-                with contextlib.suppress(StoreUnavailable):
-                    await self._run(flight, RELEASE, lease.owner)
+                await self._release(flight)
+
+    async def _release(self, flight: _Flight) -> None:
+        """Let others fetch at once, after a flight that was cancelled."""
+        with contextlib.suppress(StoreUnavailable):
+            await self._run(flight, RELEASE, flight.owner)
 
     async def _keep(self, flight: _Flight, lease: Lease) -> None:
         """Renew the lease until the time limit of the fetch."""

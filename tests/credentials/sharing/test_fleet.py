@@ -21,7 +21,7 @@ from proxy.credentials.sharing.fleet import (
     RENEW_FRACTION,
     SUCCESSOR_SECONDS,
 )
-from proxy.credentials.sharing.scripts import ACQUIRE, KEEP, PARTS, STORE
+from proxy.credentials.sharing.scripts import ACQUIRE, FAIL, KEEP, PARTS, STORE
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.token import FetchedToken
 from proxy.redis_connection import StoreUnavailable, expect_list
@@ -138,6 +138,34 @@ async def test_a_refusal_of_one_member_does_not_stop_the_others(
         assert not await store.lifetimes("*:lease")
         assert set(await tokens_of(members)) == {"token-1"}
         assert forbidden.fetches == issuer.fetches == 1
+
+
+@pytest.mark.parametrize("step", [ACQUIRE, STORE, FAIL], ids=["lease taken", "token stored", "failure noted"])
+@pytest.mark.parametrize("executed", [True, False])
+async def test_a_member_that_closes_at_any_step_leaves_no_lease(
+    store: RedisServer, monkeypatch: pytest.MonkeyPatch, step: str, *, executed: bool
+) -> None:
+    """The next process, such as this one after a restart, would wait until it expires."""
+    issuer = FakeIssuer(error=REFUSED if step == FAIL else None)
+    async with fleet_of(1, store.url, issuer) as (member,):
+        run_script, reached = member.redis.run_script, asyncio.Event()
+
+        async def stuck(script: str, *arguments: Any, **options: Any) -> object:
+            if script != step:
+                return await run_script(script, *arguments, **options)
+            if executed:
+                await run_script(script, *arguments, **options)
+            reached.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        monkeypatch.setattr(member.redis, "run_script", stuck)
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(failure_of(member.machine.get()))
+            await reached.wait()
+            await member.machine.close()
+            await asking
+        assert not await store.lifetimes("*:lease")
 
 
 @pytest.mark.parametrize("hosts", [1, 3])
