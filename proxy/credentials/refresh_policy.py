@@ -21,7 +21,7 @@ request that they accept a moment later."""
 DELAY_REFUSED_SECONDS: Final = 0.8
 DELAY_REFUSED_SECONDS_MAX: Final = 60.0
 RETRY_AFTER_SECONDS_MAX: Final = 300.0
-"""The longest delay that Retry-After may cause, before a random part of up to a tenth and half a second."""
+"""The longest delay that Retry-After may cause, before a random part of up to a tenth."""
 
 IDLE_LIFETIMES: Final = 2
 """A credential that was not used for this many lifetimes is not refreshed any more."""
@@ -125,7 +125,7 @@ class Backoff:
         self.failure = error
         delay = retry_delay(error, self.failures, remaining, self._uniform)
         if error.retry_after is not None:  # all processes may have been told the same moment
-            delay = self._uniform(delay, 1.1 * delay + FIRST_DELAY_SECONDS)
+            delay = self._uniform(delay, 1.1 * delay)
         self.until = now + delay
         return delay
 

@@ -30,7 +30,7 @@ def test_the_delay_that_the_issuer_asks_for_is_used_within_bounds(
 
 def test_processes_that_the_issuer_asks_to_wait_until_the_same_moment_do_not_ask_at_once() -> None:
     error = TokenFetchError("busy", retry_after=20.0)
-    assert [Backoff(draw).fail(error, 0.0, None) for draw in (lowest, highest)] == [20.0, 22.5]
+    assert [Backoff(draw).fail(error, 0.0, None) for draw in (lowest, highest)] == [20.0, 22.0]
 
 
 @pytest.mark.parametrize("remaining", [None, 100.0])

@@ -309,7 +309,9 @@ class FleetSharing:
         known = flight.known
         remaining = None if known.current is None else known.current.expires_at - self._clock()
         failures = max(lease.failures, known.failures) + 1
-        delay = retry_delay(error, failures, remaining, self._policy.uniform)
+        # Each member asks an issuer that rejects them, so the failures of all say little about one member's.
+        own = known.failures + 1 if error.permanent else failures
+        delay = retry_delay(error, own, remaining, self._policy.uniform)
         confirmed = False
         try:
             if error.has_reply:
