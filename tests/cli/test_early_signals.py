@@ -43,8 +43,16 @@ async def reading_settings(
                     break
                 except OSError:  # The command has not opened the pipe yet.
                     await look_again()
+            # Python handles a signal between two instructions or when it interrupts a system call: one that
+            # comes just before the read would wait until it ends, so the command must be asleep in it.
+            while not is_sleeping(process.pid):
+                await look_again()
         with io.FileIO(descriptor, "w") as writing:
             yield process, writing
+
+
+def is_sleeping(pid: int) -> bool:
+    return "(sleeping)" in Path(f"/proc/{pid}/status").read_text()
 
 
 def settings(credential: str = STATIC) -> str:
