@@ -23,6 +23,7 @@ from typing import Final
 
 import uvloop
 
+from proxy.upstream.connections import PROBATION_SECONDS
 from tests.benchmarks.__main__ import prepare_machine
 from tests.benchmarks.process import BenchError
 from tests.benchmarks.scenarios import Scenario, Work, build_scenarios
@@ -133,9 +134,13 @@ class Sampled(Proxy):
         serve = "--serve-counting" if self.calls else "--serve"
         return [python, "-m", "tests.benchmarks.profile", serve, str(self.results), *arguments]
 
+    async def warm_up(self, scenario: Scenario, core: int) -> None:
+        """Let the proxy import and compile what the scenario uses."""
+        await scenario.measure(self, core)
+
     async def profile(self, scenario: Scenario, rounds: int, core: int) -> Mapping[str, float]:
         """Return for each stage of a unit of work its CPU time in microseconds, or its number of calls."""
-        await scenario.measure(self, core)  # warms up
+        await self.warm_up(scenario, core)
         self.results.unlink(missing_ok=True)
         os.kill(self.process.pid, signal.SIGUSR1)
         measured = [await scenario.measure(self, core) for _ in range(rounds)]
@@ -156,6 +161,12 @@ class Counted(Sampled):
 
     calls = True
     share = 0.3
+
+    async def warm_up(self, scenario: Scenario, core: int) -> None:
+        """Also let the upstream pass its probation: then how fast the machine is opens no connection."""
+        await scenario.measure(self, core)
+        await asyncio.sleep(PROBATION_SECONDS)
+        await scenario.measure(self, core)
 
 
 def table(name: str, stages: Mapping[str, float], figure: str) -> str:

@@ -12,8 +12,8 @@ from tests.benchmarks.profile import ELSEWHERE, stage_of
 from tests.pace import PATIENCE
 
 CALLS_MAX = {"chat": 440, "burst": 615}
-"""The calls of Python functions for a request and for a stream that arrives in one piece, and a tenth more.
-No other program on the machine changes their number; `make bench` shows what they cost."""
+"""A little more than the calls of Python functions for a request and for a stream that arrives in one piece.
+Neither the machine nor its other programs change their number; `make bench` shows what they cost."""
 
 Call = Callable[[], FrameType]
 
