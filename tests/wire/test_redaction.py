@@ -264,7 +264,7 @@ def expanded(compressed: bytes, size: int) -> bytes:
 @pytest.mark.parametrize("size", [1, 7, 1 << 20])
 @pytest.mark.parametrize(
     "parts",
-    [[b"whole"], [b"one", b"", b"two"], [b"0" * 1_000_000, b"1" * 1_000_000]],
+    [[b"whole"], [b"one", b"", b"two"], [b"0" * 300_000, b"1" * 300_000]],
     ids=["1", "3", "large"],
 )
 def test_a_body_is_expanded_to_its_end_or_is_an_error(parts: list[bytes], size: int) -> None:
