@@ -6,7 +6,7 @@ with each request.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ _REQUEST_ID_WORDS: Final = frozenset(
 )
 _SECRET_DIGITS_MIN: Final = 4
 """A shorter number is an option or a version rather than a secret."""
-_SCHEME: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9_-]*) +(?P<rest>\S+)")
+_SCHEME: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9_-]* +)(?P<rest>\S+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +103,10 @@ class _Masking:
     def tree(self, part: str, key: str, value: object) -> object:
         """Convert all strings of a table or JSON value."""
         if isinstance(value, Mapping):
-            fields = {name: item for name, item in value.items() if item is not None}
-            if len(fields) < len(value):
-                self.notes.append("null fields are omitted: TOML has no null")
-            return {name: self.tree(part, name, item) for name, item in fields.items()}
+            self._note_null(value.values())
+            return {name: self.tree(part, name, item) for name, item in value.items() if item is not None}
         if isinstance(value, list):
+            self._note_null(value)
             return [self.tree(part, key, item) for item in value if item is not None]
         if isinstance(value, bool) or not isinstance(value, str | int):
             return value
@@ -118,6 +117,10 @@ class _Masking:
             return self.text(part, key, value)
         return self._number(part, key, value)
 
+    def _note_null(self, values: Collection[object]) -> None:
+        if any(value is None for value in values):
+            self.notes.append("null values are omitted: TOML has no null")
+
     def text(self, part: str, key: str, value: str) -> str:
         """Convert a string; a secret becomes a reference."""
         if not value or REFERENCE.search(value):
@@ -126,7 +129,7 @@ class _Masking:
             return self.plain(value)
         if part == "headers" and (scheme := _SCHEME.fullmatch(value)):
             self._note_token(key, scheme["rest"])
-            return f"{scheme['scheme']} {self.secret(key, part, scheme['rest'])}"
+            return f"{scheme['scheme']}{self.secret(key, part, scheme['rest'])}"
         self._note_token(key, value)
         return self.secret(key, part, value)
 

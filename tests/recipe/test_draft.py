@@ -155,10 +155,16 @@ def test_a_random_step_of_the_url_is_a_secret() -> None:
     assert taken.table["url"] == f"https://auth.corp.example/hook/${{env:CORP_URL_KEY}}/{UUID}"
 
 
-def test_nulls_are_omitted_with_a_note() -> None:
-    taken = draft(f"""curl {URL} --json '{{"a": null, "b": [null, 1]}}'""")
+@pytest.mark.parametrize("body", ['{"a": null, "b": [1]}', '{"b": [null, 1]}'])
+def test_nulls_are_omitted_with_a_note(body: str) -> None:
+    taken = draft(f"curl {URL} --json '{body}'")
     assert taken.table["json"] == {"b": [1]}
     assert any("null" in note for note in taken.notes)
+
+
+def test_a_header_keeps_its_spaces() -> None:
+    taken = draft(f"curl {URL} -H 'X-Login: Custom   {CANARY}'")
+    assert taken.table["headers"] == {"X-Login": "Custom   ${env:CORP_X_LOGIN}"}
 
 
 LEAVES = st.text(st.characters(exclude_categories=["Cs", "Co"], exclude_characters="\0")) | st.booleans()
