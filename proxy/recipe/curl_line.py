@@ -32,6 +32,7 @@ FORM: Final = "application/x-www-form-urlencoded"
 _TYPOGRAPHIC: Final = ("\u201c", "\u201d", "\u2018", "\u2019", "\uff02", "\u2013", "\u2014")
 """The quotes and dashes that word processors and chat programs write instead of `"`, `'`, `-` and `--`."""
 _CURL: Final = re.compile(r"\bcurl\b")
+_GLOB: Final = re.compile(r"\\(?P<escaped>[{}\[\]])|[{}\[\]]")
 _ASSIGNMENT: Final = re.compile(r"(?P<name>[A-Za-z_]\w*)=")
 _PROXY_NAMES: Final = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy"})
 _NOT_IN_USER: Final = re.compile(f"[^A-Za-z0-9._~:%{OPEN}{CLOSE}-]")
@@ -106,7 +107,7 @@ class _Parser:
     def __init__(self, options: Options, read_file: ReadFile, notes: list[str]) -> None:
         self._options = options
         self._notes = notes
-        self._url = _split_url(options.urls)
+        self._url = _split_url(options)
         self._headers, self._replaced = _headers(options)
         self._body = joined(options.data, read_file)
         self._default_type()
@@ -215,7 +216,12 @@ class _Parser:
 
     def _kept_headers(self, *, is_json: bool, is_form: bool) -> dict[str, str]:
         """Return the headers without those that every request has, and those that browsers add."""
-        implied = {"accept": "*/*", "host": self._url.netloc.rpartition("@")[2].lower()}
+        url, host = self._url, self._url.netloc.rpartition("@")[2].lower()
+        implied = {"accept": "*/*", "host": host}
+        if (self._header("authority") or "").lower() == host:  # the pseudo-headers of HTTP/2
+            path = urlunsplit(("", "", url.path, url.query, "")).lower()
+            method = self._method().lower()
+            implied |= {"authority": host, "method": method, "path": path, "scheme": url.scheme}
         if is_json or is_form:
             implied["content-type"] = "application/json" if is_json else FORM
         return {
@@ -227,7 +233,8 @@ class _Parser:
         }
 
 
-def _split_url(urls: tuple[str, ...]) -> SplitResult:
+def _split_url(options: Options) -> SplitResult:
+    urls = options.urls
     if len(urls) != 1:
         words = (
             "there are several URLs: is an & or a space outside of quotes?"
@@ -247,7 +254,18 @@ def _split_url(urls: tuple[str, ...]) -> SplitResult:
         raise CurlLineError("the URL must be http:// or https://")
     if not parts.netloc and not url.startswith(OPEN):
         raise CurlLineError("the URL has no host")
-    return parts
+    if "globoff" in options.flags:
+        return parts
+    return parts._replace(path=_GLOB.sub(_unescaped, parts.path), query=_GLOB.sub(_unescaped, parts.query))
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    """Return a brace or bracket that a backslash protects, as browsers write it; curl expands any other."""
+    if found["escaped"] is None:
+        raise CurlLineError(
+            "{ } and [ ] in a URL make several requests: replace a placeholder by its value, or add -g"
+        )
+    return str(found["escaped"])
 
 
 def _headers(options: Options) -> tuple[dict[str, str], frozenset[str]]:

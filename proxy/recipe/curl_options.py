@@ -18,13 +18,13 @@ trace trace-ascii limit-rate keepalive-time tls-max proto proto-redir cert-type 
 """
 _IGNORED_NAMES: Final = """
 silent show-error verbose include fail fail-with-body fail-early compressed http1.0 http1.1 http2
-http2-prior-knowledge http3 no-buffer progress-bar ipv4 ipv6 globoff tlsv1 tlsv1.0 tlsv1.1 tlsv1.2 tlsv1.3
+http2-prior-knowledge http3 no-buffer progress-bar ipv4 ipv6 tlsv1 tlsv1.0 tlsv1.1 tlsv1.2 tlsv1.3
 progress-meter path-as-is remote-name remote-header-name tcp-nodelay keepalive tr-encoding disable alpn
 ssl-reqd ssl-no-revoke raw styled-output basic retry-all-errors retry-connrefused trace-time show-headers
 anyauth
 """
 _WITH_VALUE: Final = frozenset(_WITH_VALUE_NAMES.split())
-_FLAGS: Final = frozenset({"get", "insecure", "location", "location-trusted"})
+_FLAGS: Final = frozenset({"get", "globoff", "insecure", "location", "location-trusted"})
 _IGNORED_WITH_VALUE: Final = frozenset(_IGNORED_WITH_VALUE_NAMES.split())
 _IGNORED: Final = frozenset(_IGNORED_NAMES.split())
 _REJECTED: Final = {

@@ -110,7 +110,7 @@ CHINESE: Final[Mapping[str, str]] = {
     "the body is JSON, so it is sent as application/json, although curl would send a form": (
         "请求体是 JSON，所以按 application/json 发送，而 curl 会当成表单"
     ),
-    "null fields are omitted: TOML has no null": "值为 null 的字段已略去：TOML 没有 null",
+    "null values are omitted: TOML has no null": "null 值已略去：TOML 没有 null",
     '"{}" was a number and is sent as a string': "“{}”原来是数字，会以字符串发送",
     '"{}" was the time of the request: {} is the current time, as a number': "“{}”是请求的时刻：{} 每次取当时的数值",
     '"{}" was the time of the request: {} is the current time': "“{}”是请求的时刻：{} 每次取当时的值",
@@ -154,6 +154,9 @@ CHINESE: Final[Mapping[str, str]] = {
     "the URL is not valid": "URL 无效",
     "the URL must be http:// or https://": "URL 必须以 http:// 或 https:// 开头",
     "the URL has no host": "URL 没有主机名",
+    "{ } and [ ] in a URL make several requests: replace a placeholder by its value, or add -g": (
+        "URL 里的 { } 和 [ ] 会变成多个请求：请把占位符换成实际的值，或者加上 -g"
+    ),
     "the body is neither JSON nor a form: the http source cannot send it": "请求体既不是 JSON 也不是表单，无法写成配置",
     "the body should be JSON but is not: check its quotes": "请求体应当是 JSON 却不是：请检查引号",
     "{}: unknown or unsupported": "{}：未知选项，或者无法写成配置",

@@ -173,11 +173,20 @@ def _double(match: re.Match[str]) -> str:
 def _ansi(text: str) -> str:
     """Resolve the escapes of `$'...'` (Bash manual, 3.1.2.4), including UTF-16 surrogate pairs."""
     units = _ANSI.sub(_ansi_character, text)
+    return join_halves("\0" if OPEN in units or CLOSE in units else units)
+
+
+def join_halves(text: str) -> str:
+    """Join the halves of characters, which some escapes write one by one (UTF-16).
+
+    Raises:
+        CurlLineError: There is a NUL, which stands for an invalid escape, or one half of a character.
+    """
     try:
-        plain = units.encode("utf-16", "surrogatepass").decode("utf-16")
+        plain = text.encode("utf-16", "surrogatepass").decode("utf-16")
     except UnicodeError:
         plain = "\0"
-    if "\0" in plain or OPEN in plain or CLOSE in plain:
+    if "\0" in plain:
         raise CurlLineError("the line contains an invalid escape: copy it again")
     return plain
 

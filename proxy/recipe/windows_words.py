@@ -20,6 +20,7 @@ from proxy.recipe.shell_words import (
     UnfinishedLine,
     check_characters,
     check_redirection,
+    join_halves,
 )
 
 _INVOKE: Final = re.compile(
@@ -33,6 +34,7 @@ _PS_ENVIRONMENT: Final = re.compile(r"\$\{?env:[A-Za-z_]", re.IGNORECASE)
 _PS_SESSION: Final = re.compile(
     r"\$\w+\.(?P<name>Cookies|Headers|Credentials|UseDefaultCredentials|Certificates|Proxy)\b", re.IGNORECASE
 )
+_PS_AGENT: Final = re.compile(r"\$\w+\.UserAgent[ \t]*=[ \t]*", re.IGNORECASE)
 _PS_HERE: Final = re.compile(r"""@(?P<quote>['"])[ \t]*(?:\r?\n(?!(?P=quote)@)[^\n]*)*\r?\n(?P=quote)@""")
 _PS_TWICE: Final = re.compile(r"(?:\A|\s)curl\.exe\s(?s:.*)[^\s']''[^\s']")
 """An apostrophe as PowerShell writes it within quotes, after the name that the command has in Windows."""
@@ -47,22 +49,16 @@ def windows_words(line: str) -> ShellWords | None:
         CurlLineError: It is written for Windows, but cannot be converted.
     """
     check_characters(line)
-    words = _words_of(line)
-    if words is not None and any("\0" in word for word in words.words):
-        raise CurlLineError("the line contains an invalid escape: copy it again")
-    return words
-
-
-def _words_of(line: str) -> ShellWords | None:
     invocation = _INVOKE.search(line)
     if invocation:
-        session = _PS_SESSION.search(line, 0, invocation.start("command"))
+        begin = invocation.start("command")
+        session = _PS_SESSION.search(line, 0, begin)
         if session:
             name = session["name"].lower()
             raise CurlLineError(
                 f"the {name} of $session are not read: write them as parameters, such as -Headers"
             )
-        return _Invocation(line[invocation.end() :]).words()
+        return _Invocation(line[invocation.end() :], _user_agent(line[:begin])).words()
     if any(sign.search(line) for sign in (_PS_CONTINUED, _PS_JSON, _PS_ENVIRONMENT, _PS_HERE, _PS_TWICE)):
         return _ps_command(line)
     return _cmd_words(line) if _is_cmd(line) else None
@@ -180,7 +176,8 @@ _PS_PART: Final = re.compile(
     re.DOTALL,
 )
 _PS_RESOLVED: Final = re.compile(
-    r"(?P<computed>\$\(|`u\{|`e|\$(?!env:)\w+:\w|\$\{(?!(?:env:)?[A-Za-z_]\w*\}))"
+    r"\$\(\[char\](?P<code>[0-9]{1,5})\)"
+    r"|(?P<computed>\$\(|`u\{|`e|\$(?!env:)\w+:\w|\$\{(?!(?:env:)?[A-Za-z_]\w*\}))"
     r"|`(?P<escaped>.)|(?P<twice>\"\")"
     r"|\$(?:env:)?(?P<name>[A-Za-z_]\w*)|\$\{(?:env:)?(?P<braced>\w+)\}",
     re.DOTALL | re.IGNORECASE,
@@ -188,6 +185,8 @@ _PS_RESOLVED: Final = re.compile(
 _PS_MEMBER: Final = re.compile(r"\$\{?(?:env:)?\w+\}?[.\[]", re.IGNORECASE)
 _PS_ESCAPES: Final = {"n": "\n", "r": "\r", "t": "\t", "0": "\0", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
 _PS_CONSTANTS: Final[dict[str, object]] = {"true": True, "false": False, "null": None}
+_PS_UTF8: Final = re.compile(r"\[(?:System\.)?Text\.Encoding\]::UTF8\.GetBytes", re.IGNORECASE)
+"""Encodes a body as we do, so its argument is the body. Browsers write it if the body is not ASCII."""
 _PS_NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})(?P<fraction>\.[0-9]{1,17})?")
 _PS_PARAMETERS: Final = {"uri": "--url", "method": "-X", "useragent": "-A", "timeoutsec": "-m", "proxy": "-x"}
 _PS_SWITCHES: Final = {
@@ -234,13 +233,14 @@ class _Invocation:
 
     Args:
         line: The rest of the command. What follows its end is not read.
+        user_agent: That of the session; a parameter replaces it.
     """
 
-    def __init__(self, line: str) -> None:
+    def __init__(self, line: str, user_agent: str | None = None) -> None:
         self._line = line
         self._parts = _ps_parts(line)
         self._next = next(self._parts, None)
-        self._found = ["curl"]
+        self._found = ["curl", "-g", *([] if user_agent is None else ["-A", user_agent])]
         self._method = "GET"
         self._body: str | dict[str, object] = ""
 
@@ -308,9 +308,8 @@ class _Invocation:
             CurlLineError: It is computed.
         """
         depth = 0
-        while self._is_mark("("):
-            self._take()
-            depth += 1
+        while self._is_mark("(") or (depth and self._next and _PS_UTF8.fullmatch(self._next.text)):
+            depth += self._take().kind == "mark"
         value: str | dict[str, object]
         if self._is_mark("@{"):
             self._take()
@@ -433,6 +432,19 @@ def _ps_parts(line: str, in_words: frozenset[str] = frozenset()) -> Iterator[_Pa
         yield _Part(kind, word, begin)
 
 
+def _user_agent(session: str) -> str | None:
+    """Return the user agent that the commands before an invocation set; None if they set none."""
+    assigned = _PS_AGENT.search(session)
+    if assigned is None:
+        return None
+    rest = session[assigned.end() :]
+    parts = _ps_parts(rest)
+    value, after = next(parts, None), next(parts, None)
+    if value is None or not value.is_word or (after is not None and not after.is_end(rest)):
+        raise ComputedLine
+    return value.text
+
+
 def _ps_text(part: re.Match[str]) -> str:
     if part["single"] is not None:
         return part["single"].replace("''", "'")
@@ -440,17 +452,20 @@ def _ps_text(part: re.Match[str]) -> str:
         return re.sub(r"\A\r?\n", "", part["here"])
     if part["here_double"] is not None:
         text = re.sub(r"\A\r?\n", "", part["here_double"])
-        return _PS_RESOLVED.sub(lambda found: found["twice"] or _ps_interpolated(found), text)
+        return join_halves(_PS_RESOLVED.sub(lambda found: found["twice"] or _ps_interpolated(found), text))
     if part["plain"] is not None and _PS_MEMBER.search(part["plain"]):
         raise ComputedLine
     if part["plain"] is not None:
-        return _PS_RESOLVED.sub(_ps_resolved, part["plain"])
-    return _PS_RESOLVED.sub(_ps_interpolated, part["double"])
+        return join_halves(_PS_RESOLVED.sub(_ps_resolved, part["plain"]))
+    return join_halves(_PS_RESOLVED.sub(_ps_interpolated, part["double"]))
 
 
 def _ps_resolved(found: re.Match[str]) -> str:
     if found["computed"]:
         raise ComputedLine
+    if found["code"]:
+        number = int(found["code"])
+        return "\0" if number > 0xFFFF or chr(number) in OPEN + CLOSE else chr(number)
     name = found["name"] or found["braced"]
     if name:
         return OPEN + name + CLOSE

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import shlex
 from collections.abc import Callable
 from typing import Any
@@ -91,6 +92,23 @@ def test_form_options_make_a_form(options: str, form: dict[str, str]) -> None:
 def test_json_options_make_a_json_body(options: str) -> None:
     request = parsed(f"curl {URL} {options}")
     assert (request.json, request.form, request.method) == ({"a": 1}, None, "POST")
+
+
+def test_the_pseudo_headers_that_a_browser_copies_are_no_headers() -> None:
+    words = "-H 'authority: auth.corp.example' -H 'method: POST' -H 'path: /token?T=1' -H 'scheme: https'"
+    assert parsed(f"curl '{URL}?T=1' -d a=1 {words}").headers == {}
+    others = "-H 'method: GET' -H 'path: /other' -H 'Scheme: x' -H 'X-Path: /token'"
+    assert parsed(f"curl '{URL}' -d a=1 {others} -H 'authority: auth.corp.example'").headers == {
+        "method": "GET", "path": "/other", "Scheme": "x", "X-Path": "/token",
+    }  # fmt: skip
+    assert parsed(f"curl '{URL}' -H 'path: /token'").headers == {"path": "/token"}
+
+
+@given(st.text("ab{}[]\\"))
+def test_braces_in_a_url_arrive_as_browsers_escape_them(value: str) -> None:
+    escaped = re.sub(r"[{}\[\]]", r"\\\g<0>", value)
+    assert parsed(f"curl '{URL}?v={escaped}'").query == {"v": value}
+    assert parsed(f"curl -g '{URL}?v={value}'").query == {"v": value}
 
 
 def test_an_empty_body_is_no_body() -> None:
@@ -253,6 +271,8 @@ def test_shell_variables_are_kept() -> None:
         (f"curl {URL} -d a=1 -d a=2", "the form: a field occurs twice"),
         (f"curl '{URL}?a=%ff'", "the URL's query: the percent-encoding"),
         (f"curl {URL} ^", "bash"),
+        ("curl 'https://auth.corp.example/{tenant}/token'", "{ } and [ ] in a URL"),
+        (f"curl '{URL}?page=[1-3]'", "{ } and [ ] in a URL"),
     ],
 )
 def test_options_that_no_recipe_supports_are_rejected_by_name(line: str, words: str) -> None:

@@ -1,7 +1,9 @@
 """Requests that were copied for Windows equal those for a shell."""
 
 import contextlib
+import json
 import re
+import struct
 from typing import Any
 
 import pytest
@@ -59,6 +61,41 @@ def test_a_table_as_body_is_a_form() -> None:
 
 def test_headers_of_a_table_are_kept() -> None:
     assert parse_curl(INVOKE).headers == {"x-requested-with": "XMLHttpRequest"}
+
+
+def in_powershell(text: str) -> str:
+    """Write a text as browsers do for PowerShell, which is ASCII: other units of UTF-16 by their number."""
+    units = struct.unpack(f"<{len(text.encode('utf-16-le')) // 2}H", text.encode("utf-16-le"))
+    written = [chr(unit) if 0x20 <= unit < 0x7F else f"$([char]{unit})" for unit in units]
+    return f'"{"".join(f"`{each}" if each in "`$" + chr(34) else each for each in written)}"'
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Co"], exclude_characters="\0")))
+def test_a_body_arrives_as_browsers_write_it_for_powershell(text: str) -> None:
+    body = in_powershell(json.dumps({"pw": text}, ensure_ascii=False, indent=1))
+    for written in (body, f"([System.Text.Encoding]::UTF8.GetBytes({body}))"):
+        line = f"Invoke-WebRequest -Uri '{URL}' -Method POST -ContentType application/json -Body {written}"
+        assert parse_curl(line).json == {"pw": text}
+
+
+@pytest.mark.parametrize("code", [0, 55357, 57344, 57345, 70000])
+def test_a_number_of_no_character_is_an_error(code: int) -> None:
+    for body in (f'"a=$([char]{code})"', f'@{{ a = "$([char]{code})" }}'):
+        with pytest.raises(CurlLineError, match="invalid escape"):
+            parse_curl(f"irm {URL} -Method Post -Body {body}")
+
+
+def test_braces_in_a_url_of_powershell_are_text() -> None:
+    assert parse_curl(f"irm '{URL}?v={{a}}[1]'").query == {"v": "{a}[1]"}
+
+
+def test_the_user_agent_of_a_session_is_read_unless_a_parameter_replaces_it() -> None:
+    session = '$session = New-Object WebRequestSession\n$session.UserAgent = "Mozilla/5.0 `$"\n'
+    line = f"{session}irm {URL} -WebSession $session"
+    assert parse_curl(line).headers == {"User-Agent": "Mozilla/5.0 $"}
+    assert parse_curl(f"{line} -UserAgent other").headers == {"User-Agent": "other"}
+    with pytest.raises(ComputedLine):
+        parse_curl(f"$s.UserAgent = 'a' + $b\nirm {URL} -WebSession $s")
 
 
 def test_variables_stay_references() -> None:
