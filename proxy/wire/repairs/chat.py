@@ -181,7 +181,8 @@ def index_response_tool_calls(response: Members, _: Call) -> Members | None:
     """Give each tool call its position as index."""
 
     def add_index(call: Members, position: int) -> Members | None:
-        return {**call, "index": write(position)} if read_index(call) is None else None
+        index = read_index(call)
+        return _with_index(call, position if index is None else index)
 
     return _change_messages(response, "message", lambda message: _change_calls(message, add_index))
 
@@ -191,9 +192,15 @@ def index_chunk_tool_calls(chunk: Members, state: StreamState) -> Members | None
     """Give each part of a tool call the index of the call."""
 
     def add_index(part: Members, call: ToolCall, _: bool) -> Members | None:  # noqa: FBT001
-        return None if read_index(part) == call.index else {**part, "index": write(call.index)}
+        return _with_index(part, call.index)
 
     return _change_parts(chunk, state, "index", add_index)
+
+
+def _with_index(call: Members, index: int) -> Members | None:
+    """Write the index of a tool call as a whole number; None if it is."""
+    written = write(index)
+    return None if call.get("index") == written else {**call, "index": written}
 
 
 INDEX_TOOL_CALLS: Final = Repair(

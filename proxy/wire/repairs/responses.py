@@ -46,7 +46,7 @@ _LENIENT: Final = (b"NaN", b"Infinity", rb"\ud", rb"\uD", b"\x00")
 """What Python reads and strict JSON forbids: some numbers, lone surrogates, UTF-16 and UTF-32."""
 LENIENT_BYTES_MAX: Final = 4 << 20
 """The longest body that Python reads, because it builds every value, and nothing else runs meanwhile."""
-_MAIN_MEMBERS: Final = {
+_MAIN_MEMBERS: Final[dict[Shape | None, tuple[str, ...]]] = {
     Shape.CHAT: ("choices",),
     Shape.COMPLETION: ("choices",),
     Shape.EMBEDDINGS: ("data", "embeddings", "embedding"),
@@ -131,7 +131,7 @@ def find_error(repairs: Repairs, response: Members) -> EmbeddedError | None:
 
 def unwrap(shape: Shape | None, response: Members) -> Members | None:
     """Take a response out of its envelope; None if it has none."""
-    names = () if shape is None else _MAIN_MEMBERS.get(shape, ())
+    names = _MAIN_MEMBERS.get(shape, ())
     if not names or any(not is_null(response.get(name)) for name in names if name not in _ENVELOPES):
         return None
     for envelope in _ENVELOPES:
@@ -152,7 +152,9 @@ def _change(repairs: Repairs, call: Call, response: Members) -> Members | None:
     return new
 
 
-def replace_invalid(shape: Shape, text: bytes, read: Callable[[bytes], bytes | None] = bytes) -> bytes | None:
+def replace_invalid(
+    shape: Shape | None, text: bytes, read: Callable[[bytes], bytes | None] = bytes
+) -> bytes | None:
     """Replace invalid UTF-8 by U+FFFD; None if the result itself, such as `choices`, is affected.
 
     Args:
@@ -218,7 +220,7 @@ def write_strictly(body: bytes) -> bytes:
 
 def _check_answered(shape: Shape | None, response: Members) -> None:
     """Reject a response that lacks the requested result."""
-    name = "" if shape is None else _MAIN_MEMBERS.get(shape, ("",))[0]
+    name = _MAIN_MEMBERS.get(shape, ("",))[0]
     if not name or (shape == Shape.RERANK and BARE_LIST in response):
         return
     items = open_list(response.get(name))

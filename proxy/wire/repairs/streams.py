@@ -151,17 +151,16 @@ class StreamRepairer:
     """Repairs one stream. Events that no repair changes are forwarded byte for byte."""
 
     def __init__(self, repairs: Repairs, call: Call) -> None:
-        self._repairs = repairs
+        self._repairs = repairs = Repairs() if call.shape is None else repairs
         self._steps = find_steps(repairs, "stream", call.shape)
         self._state = StreamState(call)
         self._shape = call.shape
         self._is_chunked = is_chunked = is_chat(call)
-        self._error_repairs = Repairs() if call.shape is None else repairs
         self._lf = LF_NEWLINES in repairs
         self._utf8 = UTF8 in repairs
         self._event_lines = DROP_EVENT_LINES in repairs and is_chunked
-        self._vendor_errors = VENDOR_ERRORS in self._error_repairs
-        self._true_errors = TRUE_ERRORS in self._error_repairs
+        self._vendor_errors = VENDOR_ERRORS in self._repairs
+        self._true_errors = TRUE_ERRORS in self._repairs
         self._end = END_STREAM in repairs and is_chunked
         self._unwrap = UNWRAP_ANSWER in repairs and is_chunked
         self._data_lines = DATA_LINES in repairs and is_chunked
@@ -215,7 +214,11 @@ class StreamRepairer:
         for block in split_events(beginning):
             if _is_too_long(block):
                 return None
-            valid = block if not self._utf8 or is_utf8(block) else self._replace_invalid(block)
+            valid = (
+                block
+                if not self._utf8 or is_utf8(block)
+                else replace_invalid(self._shape, block, read_payload)
+            )
             if valid is None:
                 raise InvalidResponse("text that is not valid UTF-8")
             payload = read_payload(valid)
@@ -233,7 +236,7 @@ class StreamRepairer:
 
     def _read_error(self, payload: bytes) -> EmbeddedError | None:
         event = open_object(payload)
-        return None if event is None else find_error(self._error_repairs, event)
+        return None if event is None else find_error(self._repairs, event)
 
     def _is_readable(self, payload: bytes) -> bool:
         lines = payload.split(b"\n") if self._data_lines else ()
@@ -307,16 +310,13 @@ class StreamRepairer:
 
     def _repair_short(self, block: bytes) -> bytes:
         if self._utf8 and not is_utf8(block):
-            valid = self._replace_invalid(block)
+            valid = replace_invalid(self._shape, block, read_payload)
             if valid is None:
                 return self._abort("text that is not UTF-8")
             block = valid
         if self._event_lines and EVENT_LINES.search(block):  # Comments are moved to a separate block.
             return b"".join([self._change_event(part) for part in split_events(drop_event_lines(block))])
         return self._change_event(block)
-
-    def _replace_invalid(self, block: bytes) -> bytes | None:
-        return None if self._shape is None else replace_invalid(self._shape, block, read_payload)
 
     def _abort(self, what: str) -> bytes:
         self.ended = f"the upstream sent {what}"
@@ -416,7 +416,7 @@ class StreamRepairer:
         if self._vendor_errors and (rejection := read_minimax_rejection(chunk)) is not None:
             rest = {name: value for name, value in chunk.items() if name != "base_resp"}
             return self._as_events(rejection, rest if open_list(rest.get("choices")) else None)
-        error = find_error(self._error_repairs, chunk)
+        error = find_error(self._repairs, chunk)
         if error is None:
             return None
         own = open_object(chunk.get("error"))

@@ -125,8 +125,10 @@ def calls_function(call: Members) -> bool:
 
 
 def read_index(part: Members) -> int | None:
-    """Return the index of a tool call; None if it is not a whole number, or too large."""
+    """Return the index of a tool call or a choice; None if it is not a whole number, or too large."""
     value = read_value(part.get("index", NULL))
+    if isinstance(value, float) and value.is_integer():  # Gson writes 1.0 for each 1 of a map.
+        value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
         return None
     return value if 0 <= value <= INDEX_MAX else None

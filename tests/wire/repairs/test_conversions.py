@@ -221,6 +221,16 @@ def test_only_an_event_is_an_end_marker() -> None:
         joined(event(chunk({"content": "data: [DONE]"})))
 
 
+def test_choices_whose_index_is_written_as_a_fraction_are_not_mixed() -> None:
+    parts = [
+        {"index": index, "delta": {"content": text}}
+        for text, index in zip("abcd", (0.0, 1.0) * 2, strict=True)
+    ]
+    last = [{"index": index, "delta": {}, "finish_reason": "stop"} for index in (0.0, 1.0)]
+    whole = joined(b"".join(event({"choices": [part]}) for part in (*parts, *last)))
+    assert [each["message"]["content"] for each in json.loads(whole)["choices"]] == ["ac", "bd"]
+
+
 def test_choices_without_an_index_have_that_of_their_position() -> None:
     ends = [{"delta": {"content": text}, "finish_reason": "stop"} for text in "AB"]
     choices = json.loads(joined(event({"choices": ends}) + DONE))["choices"]

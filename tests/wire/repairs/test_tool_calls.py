@@ -36,6 +36,17 @@ def test_a_call_is_not_given_the_index_of_one_that_had_none() -> None:
     assert arguments(repair(["index_tool_calls"], stream)) == {0: "{}", 1: "{}"}
 
 
+def test_an_index_that_is_written_as_a_fraction_is_a_whole_number() -> None:
+    stream = part("{", "f", index=0.0, id="a") + part("{", "f", index=1.0, id="b")
+    stream += part("}", index=0.0) + part("}", index=1.0)
+    out = repair(["index_tool_calls"], stream)
+    assert arguments(out) == {0: "{}", 1: "{}"}
+    assert b".0" not in out
+    whole = json.dumps({"choices": [{"message": {"tool_calls": [{"index": 1.0}, {"index": 0.0}]}}]}).encode()
+    repaired = repair_response(resolve(["index_tool_calls"]), Call(Shape.CHAT), whole)
+    assert repaired == whole.replace(b".0", b"").replace(b" ", b"")
+
+
 def test_calls_with_the_same_index_are_distinguished_by_id_and_name() -> None:
     stream = part("{}", "f", index=0, id="a") + part("{", "g", index=0, id="b") + part("}", index=0)
     assert arguments(repair(["index_tool_calls"], stream)) == {0: "{}", 1: "{}"}
