@@ -9,15 +9,12 @@ import gc
 import io
 import sys
 from collections.abc import Sequence
-from typing import Final, TextIO, cast
+from typing import TextIO, cast
 
-from proxy.cli.arguments import SCRIPT, build_parser
+from proxy.cli.arguments import EXIT_FAILED, EXIT_USAGE, SCRIPT, build_parser
 from proxy.cli.early_signals import EarlySignals, handled_early
 from proxy.cli.output import Output, OutputFailed
 from proxy.errors import SettingsError
-
-EXIT_FAILED: Final = 1
-EXIT_USAGE: Final = 2
 
 
 def main(arguments: Sequence[str], early: EarlySignals | None = None) -> int:

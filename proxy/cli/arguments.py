@@ -20,6 +20,8 @@ READY_URL: Final = "http://127.0.0.1:5002/readyz"
 SHELLS: Final = ("bash", "zsh", "fish")
 WORD_DELAY_SECONDS_MAX: Final = 0.5
 SERVERS: Final = ("hypercorn", "uvicorn", "granian")
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
 
 
 def typed_command() -> str:

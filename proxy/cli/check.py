@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from proxy.cli.arguments import EXIT_FAILED
 from proxy.cli.gateway import embedded_gateway
 from proxy.cli.trial import REVOKES, try_credential, try_redis, try_upstream
 from proxy.credentials.sources.reply import duration
@@ -17,7 +18,6 @@ from proxy.settings.access import keys_that_match, weak_keys
 from proxy.settings.section import dotted
 from proxy.telemetry import configure_logs
 
-EXIT_FAILED: Final = 1
 _MISTAKEN_KEYS: Final = (
     (
         re.compile(r"""(["']).*\1"""),

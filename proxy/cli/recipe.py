@@ -17,6 +17,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
+from proxy.cli.arguments import EXIT_FAILED
 from proxy.credentials.build import build_source
 from proxy.credentials.sources import TokenFetchError
 from proxy.credentials.sources.http import HttpTokenSource
@@ -35,7 +36,6 @@ from proxy.recipe.windows_words import windows_words
 from proxy.settings import CredentialSettings, Logs, load_settings
 from proxy.telemetry import configure_logs
 
-EXIT_FAILED: Final = 1
 CHOSEN_CONFIDENCE: Final = 1000
 _NAME: Final = re.compile(r"[A-Za-z]([A-Za-z0-9_-]*[A-Za-z0-9])?")
 OFFSET: Final = re.compile(r"[+-](?:0\d|1[0-4]):[0-5]\d")

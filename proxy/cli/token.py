@@ -6,8 +6,8 @@ import math
 import os
 import sys
 from datetime import datetime, timedelta
-from typing import Final
 
+from proxy.cli.arguments import EXIT_FAILED
 from proxy.cli.gateway import embedded_gateway
 from proxy.cli.trial import (
     REVOKES,
@@ -25,8 +25,6 @@ from proxy.errors import SettingsError
 from proxy.settings import CredentialSettings, Logs, Settings, load_settings
 from proxy.settings.section import dotted, suggestion
 from proxy.telemetry import configure_logs
-
-EXIT_FAILED: Final = 1
 
 
 def token(options: argparse.Namespace) -> int:

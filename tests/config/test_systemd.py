@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Final
 
-from proxy.cli import EXIT_USAGE
+from proxy.cli.arguments import EXIT_USAGE
 from proxy.cli.server import HARD_STOP_SECONDS
 from tests.conftest import require
 

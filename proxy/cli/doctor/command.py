@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Mapping
 from pathlib import Path
 from typing import Final
 
+from proxy.cli.arguments import EXIT_FAILED, EXIT_USAGE
 from proxy.cli.check import summary
 from proxy.cli.doctor.findings import Finding
 from proxy.cli.doctor.report import Report
@@ -26,8 +27,6 @@ from proxy.task_groups import task_group
 from proxy.telemetry import configure_logs
 from proxy.wire.endpoints import Shape
 
-EXIT_FAILED: Final = 1
-EXIT_USAGE: Final = 2
 QUIET_SECONDS: Final = 5.0
 """After this time without a finding, or twice as long, what is being tested is named."""
 KEY_VARIABLE: Final = "PROXY_DOCTOR_KEY"
