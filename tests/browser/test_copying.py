@@ -70,6 +70,9 @@ UNCHANGED = [
     "[a](<https://e.example/a(b>)",
     "- ___\n- a",
     "> - a\n> - b\n>\n> c",
+    "- > a\n\n  > b",
+    "- > a\n\n  | b |\n  | --- |",
+    "- a\n  > b\n- c",
 ]
 """Texts whose copy is the text itself."""
 FROM_ELSEWHERE = [
@@ -80,6 +83,8 @@ FROM_ELSEWHERE = [
     (f"<math alttext='{'x' * 2001}'><mi>x</mi></math>", "x"),
 ]
 """HTML of another publisher, and its copy."""
+BLOCKS = ("a", "# a", "```\na\n```", "| a |\n| --- |", "---", "$$x$$", "- [x] a", "a  \nb")
+NESTED = 500
 SOUPS = 1_000
 SEED = 3
 
@@ -92,6 +97,19 @@ def sentences(text: str) -> Sequence[str]:
 def whole(text: str) -> Sequence[str]:
     """Render a text as one piece."""
     return [render_block("left", text)]
+
+
+def nested(chance: random.Random, depth: int = 3) -> str:
+    """Return random blocks: some are lists or quotes of others."""
+
+    def block() -> str:
+        mark = chance.choice(("", "", "- ", "1. ", "> ") if depth else ("",))
+        if not mark:
+            return chance.choice(BLOCKS)
+        begin = "\n> " if mark == "> " else f"\n{' ' * len(mark)}"
+        return mark + nested(chance, depth - 1).replace("\n", begin)
+
+    return chance.choice(("\n", "\n\n")).join(block() for _ in range(chance.randrange(1, 4)))
 
 
 async def show(
@@ -146,6 +164,12 @@ async def test_a_copy_of_random_marks_is_rendered_as_they_were(stage: Stage) -> 
     marks = [*WORDS.replace("&#x202e;", "").split(), *BLANKS[:-2], "a", "b", "中", "1"]
     soups = ["".join(chance.choices(marks, k=chance.randrange(1, 20))) for _ in range(SOUPS)]
     assert await changed(page, [soup for soup in soups if "\\\n" not in soup], whole) == []
+
+
+async def test_a_copy_of_nested_blocks_is_rendered_as_they_were(stage: Stage) -> None:
+    page = await stage.open()
+    chance = random.Random(SEED)
+    assert await changed(page, [nested(chance) for _ in range(NESTED)], whole) == []
 
 
 @pytest.mark.parametrize(("html", "copy"), FROM_ELSEWHERE, ids=range(len(FROM_ELSEWHERE)))

@@ -75,19 +75,19 @@ function code(pre) {
 
 function list(node) {
   const other = node.previousElementSibling?.localName === node.localName; // another mark begins another list
+  // A blank line within an item would make the text of every item a paragraph; without it, a quote joins the next block.
+  const gap = [...node.children].some(hasText) ? "\n" : "\n\n";
   let number = Number(node.getAttribute("start") ?? 1);
   const items = [...node.children].map((child) => {
     const mark = node.localName === "ol" ? `${number++}${other ? ")" : "."} ` : other ? "* " : "- ";
-    return mark + item(child).replace(/\n(?=[^\n])/g, `\n${" ".repeat(mark.length)}`);
+    return mark + parts(child).join(gap).replace(/\n(?=[^\n])/g, `\n${" ".repeat(mark.length)}`);
   });
   const spaced = node.querySelector(":scope > li > p:only-child") !== null;
   return items.join(spaced ? "\n\n" : "\n");
 }
 
-function item(node) {
-  const first = node.firstElementChild;
-  const tight = first === null || node.querySelector(":scope > p") === null && !isBlock(node.firstChild);
-  return parts(node).join(tight ? "\n" : "\n\n");
+function hasText(item) {
+  return [...item.childNodes].some((child) => !isBlock(child) && child.textContent.trim() !== "");
 }
 
 function table(node) {
