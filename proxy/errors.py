@@ -323,9 +323,14 @@ class UpstreamForbidden(UpstreamError):
         self.error = error
 
     def envelope(self) -> ErrorEnvelope:
-        """Return the upstream's own error with our code."""
+        """Return the upstream's own error with our code; clients expect texts in the members of OpenAI."""
         own = super().envelope()["error"]
-        return {"error": cast(ErrorDetail, {**own, **(self.error or {}), "code": self.code})}
+        theirs = {
+            name: value
+            for name, value in (self.error or {}).items()
+            if name not in own or isinstance(value, str)
+        }
+        return {"error": cast(ErrorDetail, {**own, **theirs, "code": self.code})}
 
 
 class UpstreamTimeout(UpstreamError):

@@ -29,6 +29,22 @@ def test_the_message_is_that_of_the_upstream(body: bytes, message: str) -> None:
     assert error.status == 403
 
 
+def test_members_of_the_upstream_stay_if_clients_can_read_them() -> None:
+    error = forbidden_error(
+        403, b'{"error": {"message": "no", "type": null, "param": {}, "code": 7, "innererror": {"a": 1}}}'
+    )
+    assert error.envelope()["error"] == {
+        "message": "no",
+        "type": "permission_error",
+        "param": None,
+        "code": "upstream_forbidden",
+        "innererror": {"a": 1},
+    }
+    error = forbidden_error(403, b'{"error": {"message": "no", "type": "t", "param": "p"}}')
+    assert error.envelope()["error"]["type"] == "t"
+    assert error.envelope()["error"]["param"] == "p"
+
+
 def test_the_headers_of_an_error_replace_ours_of_the_same_name() -> None:
     assert error_headers({"Retry-After": "5", "Cache-Control": "max-age=6"}) == [
         (b"content-type", b"application/json"),
