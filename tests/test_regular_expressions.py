@@ -4,7 +4,7 @@ import ast
 import importlib
 import re
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ import proxy
 
 PACKAGE: Final = Path(proxy.__file__).parent
 SCANNING: Final = {"findall", "finditer", "search", "split", "sub", "subn"}
+MATCHING: Final = {"match", "fullmatch", "pattern"}
 SIZES: Final = (16, 32, 256, 1 << 10, 1 << 12, 1 << 14)
 SECONDS_MAX: Final = 0.02
 """Linear time for 16 KiB is a twentieth of this, quadratic time twenty times as much."""
@@ -34,13 +35,14 @@ def expressions(part: str) -> Iterator[tuple[str, re.Pattern[Any], bool]]:
     top = PACKAGE / part
     for path in sorted(top.rglob("*.py")) if top.is_dir() else [top]:
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        scanned = {
-            ast.unparse(node.func.value)
+        uses = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id.isupper()]
+        matching = [
+            node.value.id
             for node in ast.walk(tree)
-            if isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Attribute)
-            and node.func.attr in SCANNING
-        }
+            if isinstance(node, ast.Attribute) and node.attr in MATCHING and isinstance(node.value, ast.Name)
+        ]
+        # One use is the definition. Any other may search, for example within a loop over several of them.
+        scanned = {name for name, count in Counter(uses).items() if count > 1 + matching.count(name)}
         name = path.relative_to(PACKAGE.parent).with_suffix("").as_posix().replace("/", ".")
         module = importlib.import_module(name.removesuffix(".__init__"))
         for variable, value in vars(module).items():

@@ -120,8 +120,9 @@ def split_words(line: str) -> ShellWords:
         at = part.end()
         if part["blank"] is None and part["comment"] is None:
             word = (word or "") + _text(part)
-        elif _CONTINUED.sub("", part[0]):
-            words, word = _with(words, word), None
+        elif word is not None and _CONTINUED.sub("", part[0]):
+            words.append(word)
+            word = None
     return ShellWords(_with(words, word), left_out=False)
 
 

@@ -35,7 +35,8 @@ _PS_SESSION: Final = re.compile(
     r"\$\w+\.(?P<name>Cookies|Headers|Credentials|UseDefaultCredentials|Certificates|Proxy)\b", re.IGNORECASE
 )
 _PS_AGENT: Final = re.compile(r"\$\w+\.UserAgent[ \t]*=[ \t]*", re.IGNORECASE)
-_PS_HERE: Final = re.compile(r"""@(?P<quote>['"])[ \t]*(?:\r?\n(?!(?P=quote)@)[^\n]*)*\r?\n(?P=quote)@""")
+_PS_HERE: Final = {quote: re.compile(rf"@{quote}[ \t]*\r?\n") for quote in "'\""}
+"""The beginning of a here-string, by its quote."""
 _PS_TWICE: Final = re.compile(r"(?:\A|\s)curl\.exe\s(?s:.*)[^\s']''[^\s']")
 """An apostrophe as PowerShell writes it within quotes, after the name that the command has in Windows."""
 _PS_JSON: Final = re.compile(r"""(?<!\S)'\s*[{\[]\s*\\\"""")
@@ -59,9 +60,15 @@ def windows_words(line: str) -> ShellWords | None:
                 f"the {name} of $session are not read: write them as parameters, such as -Headers"
             )
         return _Invocation(line[invocation.end() :], _user_agent(line[:begin])).words()
-    if any(sign.search(line) for sign in (_PS_CONTINUED, _PS_JSON, _PS_ENVIRONMENT, _PS_HERE, _PS_TWICE)):
+    signs = (_PS_CONTINUED, _PS_JSON, _PS_ENVIRONMENT, _PS_TWICE)
+    if any(sign.search(line) for sign in signs) or _has_here_string(line):
         return _ps_command(line)
     return _cmd_words(line) if _is_cmd(line) else None
+
+
+def _has_here_string(line: str) -> bool:
+    begins = ((quote, here.search(line)) for quote, here in _PS_HERE.items())
+    return any(begin and f"\n{quote}@" in line[begin.end() - 1 :] for quote, begin in begins)
 
 
 # --- cmd
@@ -79,6 +86,7 @@ _SHELL_QUOTES: Final = re.compile(
 )
 _SHELL_ONLY: Final = re.compile(r"\$[A-Za-z_{(]|`|\\\r?\n")
 _CARET: Final = re.compile(r"\^(\r?\n\s*|.)", re.DOTALL)
+_BACKSLASHES: Final = re.compile(r"\\+")
 _DESCRIPTOR: Final = re.compile(r"(?<=\s)\d\Z")
 
 
@@ -104,11 +112,12 @@ def _cmd_words(line: str) -> ShellWords:
     in_word = False
     while at < len(text):
         character = text[at]
-        backslashes = len(text) - at - len(text[at:].lstrip("\\")) if character == "\\" else 0
-        if backslashes and text[at + backslashes : at + backslashes + 1] == '"':
-            word, in_word = word + "\\" * (backslashes // 2), True
-            at += backslashes
-            if backslashes % 2:
+        if backslashes := _BACKSLASHES.match(text, at):
+            at, in_word = backslashes.end(), True
+            count = len(backslashes[0])
+            is_before_quote = text.startswith('"', at)
+            word += "\\" * (count // 2 if is_before_quote else count)
+            if is_before_quote and count % 2:
                 word, at = f'{word}"', at + 1
             continue
         if quoted and text.startswith('""', at):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from proxy.recipe.curl_line import CurlRequest, joined, parse_curl
 from proxy.recipe.curl_options import read_options
 from proxy.recipe.shell_words import CLOSE, OPEN, CurlLineError
+from tests.linear_time import KIB, assert_linear
 
 URL = "https://auth.corp.example/token"
 FILES = {"body.json": b'{"a":\n 1}\n', "secret.txt": b"p&w d", "latin1": b"\xff", "form": b"a=1&\r\nb=2\n"}
@@ -408,6 +409,16 @@ def test_each_part_of_a_line_is_in_the_request_or_an_error(
         kept = parts[:at] if "everything after the curl command is ignored" in request.notes else parts
         kept = parts[:at] if strange == "#" else kept  # a comment of the line
         assert [part for part in kept if not PARTS[part](request)] == []
+
+
+@pytest.mark.parametrize("before", [b"curl x ", b"curl ^\n ", b"irm x -Method Post -Body ", b"curl.exe `\n "])
+def test_a_line_takes_linear_time(before: bytes) -> None:
+    def run(line: bytes) -> None:
+        with contextlib.suppress(CurlLineError):
+            parse_curl(line.decode())
+
+    units = (b"a", b"\\", b"'a' ", b", ", b"-d a=1 ", b"{", b"%A%", b"^", b"`", b"@'\n", b"@{", b"\n")
+    assert_linear(run, units, before=before, limit=16 * KIB, memory=400, seconds_per_mib=12)
 
 
 def test_a_request_does_not_show_its_secrets() -> None:
