@@ -243,8 +243,9 @@ class CachedTokenSource:
         self._observed.acquit(token)
         self.stats.rejections_without_effect += 1
         self._log.info(
-            "token_denied", endpoint=purpose.endpoint, model=purpose.model, generation=token.generation
-        )
+            "token_denied", upstream=purpose.upstream, endpoint=purpose.endpoint, model=purpose.model,
+            generation=token.generation,
+        )  # fmt: skip
 
     def _is_known(self, token: Token, purpose: Purpose) -> bool:
         """Whether the upstream knows a token: only the same route shows that, unless it never worked."""

@@ -18,7 +18,7 @@ DEAD_MAX: Final = 8
 ACCEPTED_MAX: Final = 8
 """The number of tokens whose last accepted request is remembered."""
 ROUTES_MAX: Final = 256
-"""The number of routes whose last accepted token is remembered."""
+"""The number of routes of all upstreams whose last accepted token is remembered."""
 ROUTE_SECONDS: Final = 600.0
 """How long a route that checks tokens keeps other routes from being evidence after its last acceptance."""
 PROPAGATION_SECONDS: Final = 5.0
@@ -26,8 +26,8 @@ PROPAGATION_SECONDS_MAX: Final = 60.0
 """How long upstreams may take to learn of a new token; doubled for each further one until one is accepted.
 Then another token is fetched. The last token that worked is used meanwhile, until it expires."""
 
-Route = tuple[str, str]
-"""A method and an endpoint. Some routes of an upstream may check no token, such as `GET /v1/models`."""
+Route = tuple[str, str, str]
+"""An upstream, a method and an endpoint. Some routes may check no token, such as `GET /v1/models`."""
 
 
 class Rejection(msgspec.Struct, frozen=True):
@@ -100,7 +100,8 @@ class ObservedRoutes:
     def rejected(self, route: Route) -> None:
         """Record that a route rejected a token."""
         state = self._routes.get(route) or self._add(route)
-        self._routes.move_to_end(route)
+        # One that never worked is forgotten first, so that invented paths displace none that did.
+        self._routes.move_to_end(route, last=state.token is not None)
         state.rejects = True
         if state.last_sent > self._checked_at:
             self._checked_at, self._checking = state.last_sent, route

@@ -55,16 +55,18 @@ class Purpose(NamedTuple):
     method: str = "POST"
     endpoint: str = ""
     model: str | None = None
+    upstream: str = ""
+    """The name of the upstream: several may use one credential, and each learns of a token by itself."""
 
     @classmethod
-    def of(cls, method: str, endpoint: str, model: str | None) -> Self:
+    def of(cls, method: str, endpoint: str, model: str | None, upstream: str = "") -> Self:
         """Build a purpose of bounded size: long names are cut or hashed."""
-        return cls(method[:16], _bounded(endpoint), None if model is None else _bounded(model))
+        return cls(method[:16], _bounded(endpoint), None if model is None else _bounded(model), upstream)
 
     @property
     def route(self) -> Route:
         """The purpose without the model: an upstream checks a token before it reads the body."""
-        return self.method, self.endpoint
+        return self.upstream, self.method, self.endpoint
 
 
 def _bounded(text: str) -> str:

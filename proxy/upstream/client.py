@@ -195,7 +195,7 @@ class UpstreamClient(AsyncOpenAI):
             return None
         # Unknown endpoints differ by their paths. A rejection is logged with its purpose.
         endpoint = loggable_path(request.path) if request.endpoint is OTHER else request.endpoint.name
-        purpose = Purpose.of(request.method, endpoint, request.model)
+        purpose = Purpose.of(request.method, endpoint, request.model, self.name)
         return TokenUse(self._credential.source, request.caller, purpose)
 
     def _denied(self, use: TokenUse, rejection: tuple[int, bytes]) -> ProxyError:

@@ -1,4 +1,4 @@
-"""An upstream that checks no token on one of its routes: what that route accepts harms no other request."""
+"""A route, or another upstream, that checks no token: what it accepts harms no other request."""
 
 import asyncio
 import itertools
@@ -12,9 +12,13 @@ from proxy.credentials.rejections import DOUBTED_SECONDS, Purpose
 from tests.credentials.fakes import CHAT, FakeIssuer, build_machine, lowest, virtually
 from tests.credentials.upstreams import LateUpstream, Upstream, revoked
 
-MODELS, MODERATIONS = Purpose("GET", "models"), Purpose("POST", "moderations", "model")
 OPEN = pytest.mark.parametrize(
-    "open_route", [pytest.param(MODELS, id="models"), pytest.param(MODERATIONS, id="moderations")]
+    "open_route",
+    [
+        pytest.param(Purpose("GET", "models"), id="models"),
+        pytest.param(Purpose("POST", "moderations", "model"), id="moderations"),
+        pytest.param(CHAT._replace(upstream="other"), id="the same route of another upstream"),
+    ],
 )
 
 

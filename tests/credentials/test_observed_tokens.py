@@ -16,6 +16,7 @@ from proxy.credentials.observed_tokens import (
     ObservedRoutes,
     ObservedTokens,
     Rejection,
+    Route,
 )
 from proxy.credentials.refresh_policy import HEALTHY_TOKENS
 from proxy.credentials.token import digest_of
@@ -190,7 +191,11 @@ def test_the_last_token_that_a_route_accepted_is_tried_before_the_last_one_that_
     assert observed.predecessor(three, 76.0) is None
 
 
-CHAT, EMBEDDINGS, MODELS = ("POST", "chat/completions"), ("POST", "embeddings"), ("GET", "models")
+CHAT, EMBEDDINGS, MODELS = (
+    ("chat", "POST", "chat/completions"),
+    ("chat", "POST", "embeddings"),
+    ("chat", "GET", "models"),
+)
 
 
 def test_each_route_remembers_its_newest_token_and_when_it_accepted_that() -> None:
@@ -242,12 +247,34 @@ def test_a_route_that_never_worked_goes_by_the_last_one_that_checks_tokens() -> 
     assert routes.last_accepted(EMBEDDINGS, one) == 1.0
 
 
+def invented(number: int) -> Route:
+    """Return the route of a path that a caller has invented."""
+    return "chat", "POST", f"invented {number}"
+
+
 def test_the_route_that_was_unused_longest_is_forgotten() -> None:
     routes, one = ObservedRoutes(), token(1)
     routes.accepted(CHAT, one, 1.0)
     routes.accepted(MODELS, one, 1.0)
-    for number in range(ROUTES_MAX):
+    for number in range(ROUTES_MAX - 1):
         routes.accepted(CHAT, one, 2.0)
-        routes.rejected(("POST", f"invented {number}"))
+        routes.accepted(invented(number), one, 2.0)
     assert routes.last_token(CHAT) is one
     assert routes.last_token(MODELS) is None
+
+
+def test_routes_that_never_worked_displace_none_that_did() -> None:
+    """Otherwise a caller could make the proxy forget the routes of all others, by inventing paths."""
+    routes, one = ObservedRoutes(), token(1)
+    routes.accepted(CHAT, one, 1.0)
+    routes.rejected(CHAT)
+    for number in range(2 * ROUTES_MAX):
+        routes.rejected(invented(number))
+    assert routes.last_token(CHAT) is one
+    assert routes.accepted(CHAT, one, 2.0)
+    assert not routes.accepted(MODELS, one, 3.0)
+    routes.rejected(EMBEDDINGS)
+    for number in range(2 * ROUTES_MAX):
+        routes.rejected(invented(number))
+        routes.accepted(EMBEDDINGS, one, 4.0)
+    assert routes.last_token(EMBEDDINGS) is one

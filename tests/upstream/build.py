@@ -48,11 +48,11 @@ def build_credential(issuer: FakeIssuer, injection: Inject | None = None) -> Ups
 
 
 def build_client(
-    url: str, credential: UpstreamCredential | None = None, **settings: object
+    url: str, credential: UpstreamCredential | None = None, name: str = "chat", **settings: object
 ) -> UpstreamClient:
     """Return the client of an upstream at a URL."""
     section = Upstream.model_validate({"base_url": f"{url}/v1", **settings})
-    return UpstreamClient("chat", section, credential)
+    return UpstreamClient(name, section, credential)
 
 
 async def first_byte(clock: ExchangeClock, wait: Awaitable[T]) -> T:

@@ -247,6 +247,31 @@ async def test_a_held_body_is_sent_once_more_with_a_fresh_token() -> None:
     assert (record.generation, record.replays, issuer.fetches) == (2, 1, 2)
 
 
+async def test_each_of_two_upstreams_with_one_credential_learns_of_a_new_token_by_itself() -> None:
+    issuer = FakeIssuer()
+    credential = build_credential(issuer)
+
+    async def only_the_first_token(talk: Conversation) -> None:
+        fine = talk.request.header("authorization") == ["Bearer token-1"]
+        await (ok if fine else unauthorized)(talk)
+
+    async with (
+        raw_upstream(ok) as quick,
+        raw_upstream(only_the_first_token) as late,
+        build_client(quick.url, credential, name="quick") as first,
+        build_client(late.url, credential, name="late") as second,
+    ):
+        for client in (first, second):
+            await read_all(await client.open(build_request(), build_record()))
+        credential.source.prefetch()
+        await until(lambda: credential.source.reading().generation == 2)
+        for client in (first, second):
+            response = await client.open(build_request(), build_record())
+            assert (response.status, await read_all(response)) == (200, b"ok")
+    assert [request.header("authorization")[0][-1] for request in late.requests] == ["1", "2", "1"]
+    assert issuer.fetches == 2
+
+
 async def forbidden(talk: Conversation) -> None:
     """Reject every token for one model, with a specific message."""
     if b"secret-model" not in talk.request.body:
