@@ -189,7 +189,7 @@ class GuardedConnection(asyncio.Protocol):
         pieces: AsyncIterable[bytes],
         length: int | None,
     ) -> None:
-        """Write a body as fast as the upstream takes it; a failure becomes that of the response."""
+        """Write a body as fast as the upstream takes it; a failure becomes that of an incomplete response."""
         try:
             sent = 0
             async for piece in pieces:
@@ -204,13 +204,13 @@ class GuardedConnection(asyncio.Protocol):
             elif sent != length:
                 raise httpx2.LocalProtocolError("the body differs from its Content-Length")
             turn.written = True
-        except ProxyError as error:  # The caller's body broke off, which is no fault of the upstream.
-            turn.response.fail(error)
-            self.abort()
         except Exception as error:  # Reading the caller's body may raise anything.
-            failure = httpx2.ReadError("the request was not sent completely")
-            failure.__cause__ = error
-            turn.response.fail(failure)
+            failure = error
+            if not isinstance(error, ProxyError):  # Ours says that the caller's body broke off.
+                failure = httpx2.ReadError("the request was not sent completely")
+                failure.__cause__ = error
+            if not turn.response.ended:
+                turn.response.fail(failure)
             self.abort()
 
     async def _drained(self) -> None:

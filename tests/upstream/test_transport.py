@@ -1,6 +1,7 @@
 """The connection pool: unchanged targets, no added headers, errors by cause, and reused connections."""
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from proxy.errors import Draining
+from proxy.errors import BodyTimeout, Draining
 from proxy.upstream.connections import IDLE_SECONDS_MAX, UpstreamConnector
 from proxy.upstream.transport import UpstreamResponse, UpstreamTransport
 from tests.loopback import until
@@ -532,6 +533,33 @@ async def test_a_connection_with_half_an_upload_on_it_is_not_used_again() -> Non
         await response.aclose()
         await finish(await send(transport, f"http://{place}"))
         assert len(heads) == 2  # otherwise the second would have been read as the body of the first
+
+
+@pytest.mark.parametrize("fault", [BodyTimeout(), OSError()], ids=["our error", "another error"])
+async def test_a_complete_response_is_delivered_although_the_upload_breaks_off_after_it(
+    fault: Exception,
+) -> None:
+    answered, ended = asyncio.Event(), asyncio.Event()
+
+    async def refuse_early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 No\r\nContent-Length: 2\r\n\r\nno")
+        with contextlib.suppress(ConnectionError):
+            while await reader.read(65536):
+                pass
+        ended.set()
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"first"
+        await answered.wait()
+        raise fault
+
+    async with raw_server(refuse_early) as place, UpstreamTransport(tls=False) as transport:
+        response = await send(transport, f"http://{place}", content=broken())
+        answered.set()
+        async with asyncio.timeout(PATIENCE):
+            await ended.wait()
+        assert (response.status, await finish(response)) == (413, b"no")
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
