@@ -100,7 +100,7 @@ class CachedTokenSource:
             self._observed.accepted(token, sent_at)
         current = self._flights.current
         if current is None or token.digest == current.digest:
-            self._history.accepted(purpose, sent_at, is_evidence=is_evidence)
+            self._history.accepted(purpose, is_evidence=is_evidence)
         if before is not None and before.token.digest != token.digest:
             self._learn_from_rejected(before, token)
 
@@ -135,7 +135,7 @@ class CachedTokenSource:
         if current is None or current.digest != token.digest:
             self.stats.rejections_without_effect += 1  # there is already a newer one, or none
             return True
-        if self._history.is_denied(purpose, caller, now):
+        if self._history.is_denied(purpose, caller, now, self._routes.last_accepted(purpose.route, token)):
             self.stats.rejections_without_effect += 1
             return False
         if self._evidence_wait(rejection, purpose, now) > 0:

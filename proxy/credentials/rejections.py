@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, Self, TypeVar
 
 import msgspec
 
-from proxy.credentials.observed_tokens import Rejection, Route
+from proxy.credentials.observed_tokens import ROUTES_MAX, Rejection, Route
 from proxy.credentials.token import Token
 
 K = TypeVar("K")
@@ -94,6 +94,13 @@ class _Ration(msgspec.Struct):
     """The values before the last fetch, to restore if that fetch helped."""
 
 
+_Scope = tuple[str, ...]
+"""Where an acceptance shows that the tokens of fruitless fetches work: on a route, or on an upstream.
+
+Each route may learn of new tokens by itself. Purposes that never worked count as one for each upstream, so
+that invented endpoints cannot evade the growing interval."""
+
+
 class _FruitlessFetches(msgspec.Struct):
     """Fetches caused by rejections since a token was last accepted: their tokens may all be rejected, too."""
 
@@ -128,23 +135,20 @@ class RejectionHistory:
         self._declined: OrderedDict[tuple[bytes, str, Purpose | None], float] = OrderedDict()
         """When the last rejected request with a token was sent, by caller and purpose. Purposes that never
         worked count as one, so that requests for invented names are not sent twice each."""
-        self._accepted_at = -math.inf
         self._forced_at = -math.inf
-        self._pending: _RationKey | None = None
-        """The charge of a fetch that is in progress."""
-        self._fruitless: dict[bool, _FruitlessFetches] = {}
-        """By `_RationKey.worked`."""
+        self._pending: tuple[str, _Scope] | None = None
+        """The caller who is charged for a fetch that is in progress, and its scope."""
+        self._fruitless: OrderedDict[_Scope, _FruitlessFetches] = OrderedDict()
         self._charged: _RationKey | None = None
         self._to_replace: bytes | None = None
         """The digest of the token that the last charged fetch was meant to replace."""
 
-    def accepted(self, purpose: Purpose, sent_at: float, *, is_evidence: bool = True) -> None:
-        """Record that the upstream accepted the current token for a request sent at `sent_at`.
+    def accepted(self, purpose: Purpose, *, is_evidence: bool = True) -> None:
+        """Record that the upstream accepted the current token.
 
         Args:
             purpose: The purpose of the request.
-            sent_at: When it was sent.
-            is_evidence: Whether that shows anything about other purposes; see `ObservedRoutes`.
+            is_evidence: Whether that shows anything about other routes; see `ObservedRoutes`.
         """
         if purpose in self._worked:
             self._worked.move_to_end(purpose)
@@ -154,29 +158,26 @@ class RejectionHistory:
             self._denials.pop(purpose, None)
         if self._unproved:
             self._unproved.pop(purpose, None)
-        if is_evidence:
-            self._accepted_at = max(self._accepted_at, sent_at)
-            self._fruitless.clear()
-
-    def token_changed(self) -> None:
-        """Forget when the previous token was accepted, which says nothing about its successor."""
-        self._accepted_at = -math.inf
+        if self._fruitless:
+            self._fruitless.pop(purpose.route, None)
+            if is_evidence:
+                self._fruitless.pop((purpose.upstream,), None)
 
     def fetched(self, token: Token) -> None:
         """Count a charged fetch as fruitless until a token is accepted."""
-        key, self._pending = self._pending, None
-        if key is None:
+        charged, self._pending = self._pending, None
+        if charged is None:
             return
-        known = self._fruitless.get(key.worked)
-        if known is None:
-            known = self._fruitless[key.worked] = _FruitlessFetches(key.caller, token.generation)
-        known.is_shared = known.is_shared or known.caller != key.caller
+        caller, scope = charged
+        known = self._fruitless.pop(scope, None) or _FruitlessFetches(caller, token.generation)
+        _put(self._fruitless, scope, known, ROUTES_MAX)
+        known.is_shared = known.is_shared or known.caller != caller
         if known.is_shared or not token.adopted:
             known.fetches += 1
 
     def is_fruitless(self, token: Token, purpose: Purpose) -> bool:
         """Whether a token was fetched because of a rejection, and none has worked since."""
-        known = self._fruitless.get(self.has_worked(purpose))
+        known = self._fruitless.get(self._scope(purpose))
         return known is not None and token.generation >= known.generation
 
     def denied(self, purpose: Purpose, caller: str, now: float, *, works: bool = True) -> None:
@@ -203,18 +204,24 @@ class RejectionHistory:
         if purpose not in self._denials and purpose not in self._unproved:
             _put(self._unproved, purpose, _Denial(now, now + DENIED_SECONDS, proved=False), PURPOSES_MAX)
 
-    def is_denied(self, purpose: Purpose, caller: str, now: float) -> bool:
+    def is_denied(self, purpose: Purpose, caller: str, now: float, accepted_at: float) -> bool:
         """Whether the purpose is the reason for a rejection, so that a newer token would not help.
 
         A caller who was denied before is denied again. For any other caller, the token must have been
         accepted since the denial and very recently: otherwise it may just have been revoked.
+
+        Args:
+            purpose: The purpose of the rejected request.
+            caller: The caller who sent it.
+            now: The time.
+            accepted_at: When the last request that its route accepted with this token was sent.
         """
         known = self._denials.get(purpose) or self._unproved.get(purpose)
         if known is None or now >= known.until:
             return False
         if known.proved and caller in known.callers:
             return True
-        return self._accepted_at > known.at and now - self._accepted_at <= RECENT_SECONDS
+        return accepted_at > known.at and now - accepted_at <= RECENT_SECONDS
 
     def declined(self, token: Token, caller: str, purpose: Purpose, sent_at: float) -> None:
         """Record that an upstream rejected a token."""
@@ -259,10 +266,9 @@ class RejectionHistory:
 
     def delay(self, caller: str, purpose: Purpose, now: float) -> float:
         """Return the number of seconds until a rejection of this caller may cause a fetch."""
-        key = self._key(caller, purpose)
-        ration = self._rations.get(key)
+        ration = self._rations.get(self._key(caller, purpose))
         own = -math.inf if ration is None else ration.until
-        return max(own - now, self._forced_at + self._spacing(key) - now, 0.0)
+        return max(own - now, self._forced_at + self._spacing(caller, purpose) - now, 0.0)
 
     def charge(self, caller: str, purpose: Purpose, now: float, replaces: bytes | None = None) -> None:
         """Charge a fetch to a caller, whose next fetch then has to wait unless this one helps.
@@ -284,7 +290,7 @@ class RejectionHistory:
         ration.until = now + ration.cooldown
         self._forced_at = now
         self._charged, self._to_replace = key, replaces
-        self._pending = key
+        self._pending = caller, self._scope(purpose)
         _put(self._rations, key, ration, 2 * CALLERS_MAX)
 
     def refund(self) -> None:
@@ -299,13 +305,16 @@ class RejectionHistory:
         if digest == self._to_replace:
             self.refund()
 
-    def _spacing(self, key: _RationKey) -> float:
+    def _spacing(self, caller: str, purpose: Purpose) -> float:
         """Return the shortest interval between two fetches caused by rejections."""
-        known = self._fruitless.get(key.worked)
-        if known is None or not (known.is_shared or known.caller == key.caller):
+        known = self._fruitless.get(self._scope(purpose))
+        if known is None or not (known.is_shared or known.caller == caller):
             return SPACING_SECONDS
         growth = SPACING_GROWTH ** min(max(known.fetches - 1, 0), 16)
         return min(SPACING_SECONDS * growth, SPACING_SECONDS_MAX)
+
+    def _scope(self, purpose: Purpose) -> _Scope:
+        return purpose.route if self.has_worked(purpose) else (purpose.upstream,)
 
     def _key(self, caller: str, purpose: Purpose) -> _RationKey:
         return _RationKey(caller, self.has_worked(purpose))
@@ -313,7 +322,7 @@ class RejectionHistory:
     @property
     def size(self) -> int:
         """The number of entries."""
-        tables = self._denials, self._unproved, self._worked, self._rations, self._declined
+        tables = self._denials, self._unproved, self._worked, self._rations, self._declined, self._fruitless
         return sum(len(table) for table in tables)
 
 

@@ -233,10 +233,8 @@ class TokenFlights:
             self._history.refund()
         before, self.current = self.current, token
         is_same = before is not None and before.digest == token.digest
-        if not is_same:
-            self._history.token_changed()
-            if before is not None:
-                self._learn_from_replaced(before, now)
+        if before is not None and not is_same:
+            self._learn_from_replaced(before, now)
         write = self._log.debug if is_same else self._log.info  # a file is read again every minute
         write(
             "token_adopted" if token.adopted else "token_fetched",

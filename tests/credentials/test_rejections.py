@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from msgspec.structs import replace
 
-from proxy.credentials.observed_tokens import Rejection
+from proxy.credentials.observed_tokens import ROUTES_MAX, Rejection
 from proxy.credentials.rejections import (
     CALLERS_MAX,
     COOLDOWN_SECONDS,
@@ -47,7 +47,7 @@ class Memory(RuleBasedStateMachine):
 
     @rule(purpose=PURPOSES)
     def accepted(self, purpose: Purpose) -> None:
-        self.history.accepted(purpose, self.now)
+        self.history.accepted(purpose)
         self.last_accepted = self.now
         self.touched.discard(purpose)
         self.denied_to = {pair for pair in self.denied_to if pair[0] != purpose}
@@ -65,7 +65,6 @@ class Memory(RuleBasedStateMachine):
 
     @rule()
     def token_changed(self) -> None:
-        self.history.token_changed()
         self.last_accepted = -math.inf
 
     @rule(purpose=PURPOSES, caller=CALLERS)
@@ -84,7 +83,7 @@ class Memory(RuleBasedStateMachine):
 
     @rule(purpose=PURPOSES, caller=CALLERS)
     def is_never_denied_without_evidence(self, purpose: Purpose, caller: str) -> None:
-        if not self.history.is_denied(purpose, caller, self.now):
+        if not self.history.is_denied(purpose, caller, self.now, self.last_accepted):
             return
         assert purpose in self.touched
         # Either this caller was denied before, or the token works at this moment.
@@ -119,7 +118,7 @@ def test_useless_fetches_of_one_caller_delay_others_only_by_the_spacing(times: i
 
 def test_a_purpose_that_worked_before_has_its_own_ration() -> None:
     history, now = RejectionHistory(), 0.0
-    history.accepted(OTHER, now)
+    history.accepted(OTHER)
     for _ in range(20):
         now += history.delay("all", CHAT, now)
         history.charge("all", CHAT, now)
@@ -145,16 +144,32 @@ def force(history: RejectionHistory, callers: int, now: float, purpose: Purpose 
 def test_the_interval_grows_while_the_fetches_of_several_callers_do_not_help() -> None:
     history = RejectionHistory()
     assert force(history, 6, 0.0) == [0.0, 1.0, 4.0, 16.0, 30.0, 30.0]
-    history.accepted(OTHER, 100.0)
+    history.accepted(OTHER)
     assert force(history, 3, 200.0) == [0.0, 1.0, 4.0]
 
 
 def test_the_interval_for_purposes_that_worked_grows_by_their_own_fetches_only() -> None:
     history = RejectionHistory()
-    history.accepted(OTHER, 0.0)
+    history.accepted(OTHER)
     force(history, 6, 0.0)
     assert history.delay("caller 1", OTHER, 81.0) == SPACING_SECONDS
     assert force(history, 4, 200.0, OTHER) == [0.0, 1.0, 4.0, 16.0]
+
+
+def test_what_another_route_or_upstream_accepts_does_not_shorten_the_interval() -> None:
+    history = RejectionHistory()
+    history.accepted(OTHER)
+    assert force(history, 3, 0.0, OTHER) == [0.0, 1.0, 4.0]
+    history.accepted(CHAT)
+    assert history.delay("d", OTHER, 5.0) == 16.0
+    history.accepted(OTHER._replace(model="another"))
+    assert history.delay("d", OTHER, 5.0) == SPACING_SECONDS
+    never = Purpose("POST", "rerank", "m")
+    assert force(history, 3, 100.0, never) == [0.0, 1.0, 4.0]
+    history.accepted(CHAT._replace(upstream="other"))
+    assert history.delay("d", never, 105.0) == 16.0
+    history.accepted(CHAT)
+    assert history.delay("d", never, 105.0) == SPACING_SECONDS
 
 
 def test_fetches_that_fail_do_not_lengthen_the_interval() -> None:
@@ -197,7 +212,7 @@ def test_a_denial_lasts_longer_each_time_up_to_a_bound_and_ends() -> None:
     for _ in range(8):
         history.denied(CHAT, "a", now)
         began = now
-        while history.is_denied(CHAT, "a", now):
+        while history.is_denied(CHAT, "a", now, -math.inf):
             now += 1.0
         lasts.append(now - began)
     assert lasts[:3] == [DENIED_SECONDS, 2 * DENIED_SECONDS, 4 * DENIED_SECONDS]
@@ -207,13 +222,12 @@ def test_a_denial_lasts_longer_each_time_up_to_a_bound_and_ends() -> None:
 def test_a_denial_to_one_caller_is_believed_for_another_only_while_the_token_works() -> None:
     history = RejectionHistory()
     history.denied(CHAT, "a", 10.0)
-    assert history.is_denied(CHAT, "a", 10.1)
-    assert not history.is_denied(CHAT, "b", 10.1)
-    history.accepted(OTHER, 9.9)  # sent before
-    assert not history.is_denied(CHAT, "b", 10.2)
-    history.accepted(OTHER, 10.5)
-    assert history.is_denied(CHAT, "b", 10.6)
-    assert not history.is_denied(CHAT, "b", 10.5 + RECENT_SECONDS + 0.1)  # it may have been revoked since
+    assert history.is_denied(CHAT, "a", 10.1, -math.inf)
+    assert not history.is_denied(CHAT, "b", 10.1, -math.inf)
+    assert not history.is_denied(CHAT, "b", 10.2, 9.9)  # sent before
+    assert history.is_denied(CHAT, "b", 10.6, 10.5)
+    late = 10.5 + RECENT_SECONDS + 0.1
+    assert not history.is_denied(CHAT, "b", late, 10.5)  # it may have been revoked since
 
 
 def test_a_flood_of_names_and_callers_is_bounded() -> None:
@@ -222,14 +236,16 @@ def test_a_flood_of_names_and_callers_is_bounded() -> None:
     for number in range(5 * PURPOSES_MAX):
         purpose = Purpose.of("POST", "x" * 1000 + str(number), "y" * 100_000 + str(number))
         assert sum(len(part or "") for part in purpose) < 200
-        history.accepted(purpose, 0.0)
+        history.accepted(purpose)
         history.postponed(purpose, 0.0)
         history.charge(f"caller {number}", purpose, 0.0)
+        history.fetched(build_token())
         history.declined(build_token(), "a", purpose, 0.0)
-    assert history.is_denied(CHAT, "a", 1.0)  # rejections that wait for their turn displace no denial
+    # Rejections that wait for their turn displace no denial.
+    assert history.is_denied(CHAT, "a", 1.0, -math.inf)
     for number in range(5 * PURPOSES_MAX):
         history.denied(Purpose.of("GET", str(number), None), f"caller {number}", 0.0)
-    assert history.size <= 3 * PURPOSES_MAX + 2 * CALLERS_MAX + DECLINED_MAX
+    assert history.size <= 3 * PURPOSES_MAX + 2 * CALLERS_MAX + DECLINED_MAX + ROUTES_MAX
 
 
 def test_long_names_are_distinguished() -> None:
@@ -266,7 +282,7 @@ def test_a_newer_token_that_is_rejected_as_well_proves_a_denial(
 ) -> None:
     history = RejectionHistory()
     if worked:
-        history.accepted(CHAT, 1.0)
+        history.accepted(CHAT)
     before = [
         Rejection(replace(build_token(), obtained=obtained), 20.0 + place, 21.0 + place)
         for place, obtained in enumerate(earlier_fetched_at)
@@ -277,7 +293,7 @@ def test_a_newer_token_that_is_rejected_as_well_proves_a_denial(
 
 def test_a_newer_token_proves_a_denial_if_the_previous_one_was_fetched_after_a_rejection_too() -> None:
     history = RejectionHistory()
-    history.accepted(CHAT, 1.0)
+    history.accepted(CHAT)
     first, second, third = (
         Rejection(replace(build_token(generation=number), obtained=10.0 * number), 50.0, 10.0 * number + 5)
         for number in (1, 2, 3)
@@ -289,5 +305,5 @@ def test_a_newer_token_proves_a_denial_if_the_previous_one_was_fetched_after_a_r
     assert not history.proves_denial(second, [first], CHAT, works=False)
     assert history.is_fruitless(second.token, CHAT)
     assert history.proves_denial(third, [second], CHAT, works=False)
-    history.accepted(CHAT, 30.0)
+    history.accepted(CHAT)
     assert not history.proves_denial(third, [second], CHAT, works=False)
