@@ -193,6 +193,7 @@ class CachedTokenSource:
         """
         deadline = self.clock() + self._policy.wait_timeout
         is_new = not self._is_known(rejection.token, purpose)
+        has_waited = False
         while True:
             now = self.clock()
             current = self._flights.valid(now)
@@ -212,12 +213,14 @@ class CachedTokenSource:
                 if wait > 0:
                     await asyncio.sleep(min(wait, EVIDENCE_INTERVAL_SECONDS))
                     continue
-                if self._is_unproved(current, purpose) and rejection.age < RECENT_SECONDS:
+                if self._is_too_new(rejection, purpose):
                     return current  # perhaps every caller waits for another to try it again
                 self._suspect(current, now, "the upstream has not accepted it for another request since")
             if not self._flights.is_flying:
                 if self._flights.is_blocked(now):
                     raise self._flights.unavailable(now)
+                if current is not None and has_waited and self._is_too_new(rejection, purpose):
+                    return current  # the upstream may know it by now
                 wait = self._fetch_after_rejection(caller, purpose, now)
                 if wait > RATION_PATIENCE_SECONDS:
                     if self._is_hopeless(rejection, purpose):
@@ -227,6 +230,7 @@ class CachedTokenSource:
                     )
                 if wait > 0:
                     await asyncio.sleep(max(wait, 0.01))  # timers may fire slightly early
+                    has_waited = True
                     continue
             await self._flights.join(deadline - now)
 
@@ -256,6 +260,10 @@ class CachedTokenSource:
         """Whether the route has accepted tokens, but not this one yet."""
         last = self._routes.last_token(purpose.route)
         return last is not None and last.digest != token.digest
+
+    def _is_too_new(self, rejection: Rejection, purpose: Purpose) -> bool:
+        """Whether the route may have rejected a token only because it was less than a second old."""
+        return rejection.age < RECENT_SECONDS and self._is_unproved(rejection.token, purpose)
 
     def _works(self, rejection: Rejection, purpose: Purpose) -> bool:
         """Whether the same route accepted the rejected token for a request that was sent later."""

@@ -257,8 +257,9 @@ class RejectionHistory:
         """
         if not before or rejection.token.obtained < before[0].at:
             return False
-        is_second = self.is_fruitless(before[-1].token, purpose) or (
-            len(before) > 1 and before[-1].token.obtained >= before[0].at
+        is_second = before[-1].token.obtained < rejection.token.obtained and (
+            self.is_fruitless(before[-1].token, purpose)
+            or (len(before) > 1 and before[-1].token.obtained >= before[0].at)
         )
         return works or is_second or not self.has_worked(purpose)
 

@@ -19,9 +19,10 @@ from proxy.wire.request_json import JSON
 
 BODY_BYTES_MAX: Final = 64 * 1024
 """The number of bytes of a body to search for an error."""
-SENDS_MAX: Final = 3
-"""A request is sent again with another token. If that token may have been revoked as well, because it is
-older than the first rejection or because the purpose worked until then, the request is sent a last time."""
+SENDS_MAX: Final = 4
+"""A request is sent again with another token, and if that one is very new, once more a moment later. If that
+token may have been revoked as well, because it is older than the first rejection or because the purpose
+worked until then, the request is sent a last time with a third one."""
 _CONTENT_TYPE: Final = b"content-type"
 
 

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import math
 import random
+from collections import Counter
 
 import pytest
 from msgspec.structs import replace
@@ -673,7 +674,32 @@ async def test_a_token_that_is_revoked_at_once_denies_no_purpose() -> None:
     assert await upstream.request() == "ok"
     upstream.rejects = revoked("token-1", "token-2")
     assert await upstream.request() == "ok"
-    assert upstream.sent[1:] == [f"token-{number} for {CHAT.model}" for number in (1, 2, 3)]
+    assert upstream.sent[1:] == [f"token-{number} for {CHAT.model}" for number in (1, 2, 2, 3)]
+
+
+@pytest.mark.parametrize("callers", [1, 3])
+@pytest.mark.parametrize("lag", [0.1, 0.5, 0.9])
+@virtually
+async def test_callers_that_send_one_request_at_a_time_notice_no_late_token_after_a_revocation(
+    lag: float, callers: int
+) -> None:
+    """All of them waited to fetch another token, which was not known either, and were then denied."""
+    issuer = FakeIssuer(delay=0.1, lifetime=3600.0)
+    machine = build_machine(issuer, uniform=lowest)
+    revoked_at = asyncio.get_running_loop().time() + 100.0
+    upstream = Upstream(machine, LateUpstream(issuer, lag, revoked=revoked_at).rejects)
+    outcomes = Counter[str]()
+
+    async def work(caller: str) -> None:
+        for _ in range(200):
+            outcomes[await upstream.request(caller)] += 1
+            await pass_time(1.0)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(callers):
+            group.create_task(work(f"caller {number}"))
+    assert outcomes == {"ok": 200 * callers}
+    assert issuer.fetches == 2
 
 
 @virtually
@@ -684,6 +710,6 @@ async def test_a_purpose_that_worked_before_is_denied_after_two_fresh_tokens() -
     assert await upstream.request() == "ok"
     upstream.rejects = lambda _token, _purpose: True
     assert await upstream.request() == "denied"
-    assert len(upstream.sent) == 4
+    assert [line[:7] for line in upstream.sent] == [f"token-{number}" for number in (1, 1, 2, 2, 3)]
     assert await upstream.request() == "denied"
-    assert len(upstream.sent) == 5  # known by now
+    assert len(upstream.sent) == 6  # known by now
