@@ -211,7 +211,8 @@ class CachedTokenSource:
             if current is not None and self._policy.exclusive and not self._flights.is_flying:
                 wait = self._evidence_wait(rejection, purpose, now)
                 if wait > 0:
-                    await asyncio.sleep(min(wait, EVIDENCE_INTERVAL_SECONDS))
+                    self._flights.look(now)  # another process may have revoked it with a newer one
+                    await asyncio.sleep(min(max(wait, 0.01), EVIDENCE_INTERVAL_SECONDS))
                     continue
                 if self._is_too_new(rejection, purpose):
                     return current  # perhaps every caller waits for another to try it again

@@ -70,6 +70,7 @@ class TokenFlights:
         self._tasks = OwnedTasks()
         self._flight: asyncio.Task[Token] | None = None
         self._flight_started = 0.0
+        self._is_looking = False
         self._waiters = Waiters[Token](policy.max_waiters, _reject)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -122,6 +123,12 @@ class TokenFlights:
         task.add_done_callback(self._end_flight, context=self._context)
         self._flight = task
 
+    def look(self, now: float) -> None:
+        """Adopt a better token that somebody else has fetched, if there is one, without fetching one."""
+        if not self.is_flying and not self.is_closed and not self._is_looking:
+            self._is_looking = True
+            self._tasks.start(self._look(now), name=f"token-look:{self._name}", context=self._context)
+
     async def wait(self) -> Token:
         """Return a token that may be sent, from a flight if there is none yet.
 
@@ -170,7 +177,12 @@ class TokenFlights:
     # --- one flight
 
     async def _fetch_shared(self) -> Token:
-        known = FlightContext(
+        known = self._known()
+        async with asyncio.timeout(self._policy.flight_timeout):
+            return await self._sharing.obtain(self._fetch, known)
+
+    def _known(self) -> FlightContext:
+        return FlightContext(
             generation=self.generation,
             current=self.valid(self._clock()),
             rejected=self._observed.rejected,
@@ -178,8 +190,19 @@ class TokenFlights:
             longest=self._observed.life.longest,
             exclusive=self._policy.exclusive,
         )
-        async with asyncio.timeout(self._policy.flight_timeout):
-            return await self._sharing.obtain(self._fetch, known)
+
+    async def _look(self, now: float) -> None:
+        known = self._known()
+        try:
+            found = await self._sharing.look(known)
+        finally:
+            self._is_looking = False
+        # A flight that has begun meanwhile adopts it itself, and one that has ended may have a newer one.
+        if found is not None and self._flight is None and self.generation == known.generation:
+            self._stats.adopted += 1
+            self._flight_started = now
+            self._install(found)
+            self._schedule()
 
     async def _fetch(self) -> FetchedToken:
         """Fetch one token in bounded time, and count it.
@@ -295,7 +318,7 @@ class TokenFlights:
         """Forget a flight of another event loop, which cannot be awaited in this one."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
-            self._loop, self._flight, self._timer = loop, None, None
+            self._loop, self._flight, self._timer, self._is_looking = loop, None, None, False
             self._waiters = Waiters[Token](self._policy.max_waiters, _reject)
 
 

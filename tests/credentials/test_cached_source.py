@@ -221,6 +221,9 @@ async def test_a_hanging_store_does_not_block_the_source_indefinitely() -> None:
             await asyncio.sleep(1e6)
             raise AssertionError
 
+        async def look(self, known: FlightContext) -> None:
+            return None
+
     policy = RefreshPolicy(clock=asyncio.get_running_loop().time, flight_timeout=5.0)
     machine = CachedTokenSource("corp", FakeIssuer(), HangingSharing(), policy, TokenStats())
     assert (await failure_of(machine.get())).reason == "the token source did not answer in time"

@@ -3,16 +3,22 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from proxy.credentials import CachedTokenSource, RefreshPolicy
+from proxy.credentials.refresh_policy import Uniform
 from proxy.credentials.rejections import RECENT_SECONDS, Purpose
+from proxy.credentials.sharing.host import TokenFolder
+from proxy.telemetry import TokenStats
 from tests.credentials.fakes import (
     CHAT,
     FakeIssuer,
     at_once,
     build_machine,
     failure_of,
+    highest,
     lowest,
     pass_time,
     reject,
@@ -115,6 +121,37 @@ async def test_a_revoked_token_is_replaced_once_nobody_can_show_that_it_works(
     assert {each.result() for each in results} == {"ok"}
     assert asyncio.get_running_loop().time() - began <= longest + 0.01
     assert issuer.fetches == 2
+
+
+def test_a_worker_adopts_the_token_that_revoked_its_own_without_a_noticeable_wait(tmp_path: Path) -> None:
+    """All requests of the other workers waited for a second for proof of a token that had been replaced."""
+    folder = TokenFolder(tmp_path, bytes(32))
+
+    @virtually
+    async def run() -> None:
+        clock, issuer = asyncio.get_running_loop().time, FakeIssuer(delay=0.1)
+        longest, late = 0.0, LateUpstream(issuer, 0.0, revokes=True)
+
+        def worker(uniform: Uniform) -> Upstream:
+            policy, stats = RefreshPolicy(clock=clock, exclusive=True, uniform=uniform), TokenStats()
+            sharing = folder.sharing(b"one recipe", policy, stats)
+            return Upstream(CachedTokenSource("corp", issuer, sharing, policy, stats), late.rejects)
+
+        async def work(upstream: Upstream) -> None:
+            nonlocal longest
+            for _ in range(4000):
+                began = clock()
+                assert await upstream.request() == "ok"
+                longest = max(longest, clock() - began)
+                await pass_time(0.1)
+
+        async with asyncio.TaskGroup() as group:
+            for uniform in (lowest, highest, highest):
+                group.create_task(work(worker(uniform)))
+        assert longest < RECENT_SECONDS / 2
+        assert issuer.fetches == 1 + 400 // 180
+
+    run()
 
 
 @virtually

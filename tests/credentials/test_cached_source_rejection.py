@@ -484,6 +484,9 @@ async def test_a_token_that_another_process_fetched_uses_up_no_ration() -> None:
             token = with_deadlines(await fetch(), generation=generation, obtained=now, uniform=lowest)
             return replace(token, adopted=True)
 
+        async def look(self, known: FlightContext) -> None:
+            return None
+
     issuer = FakeIssuer()
     policy = RefreshPolicy(clock=asyncio.get_running_loop().time)
     machine = CachedTokenSource("corp", issuer, Adopting(), policy, TokenStats())

@@ -3,16 +3,32 @@
 import asyncio
 
 import pytest
+from msgspec.structs import replace
 
-from proxy.credentials import LocalSharing, MemoryTokenStore, RefreshPolicy
+from proxy.credentials import LocalSharing, MemoryTokenStore, RefreshPolicy, Token
 from proxy.credentials.observed_tokens import ObservedTokens
 from proxy.credentials.rejections import Purpose, RejectionHistory
+from proxy.credentials.sharing import FlightContext
 from proxy.credentials.token_flights import TokenFlights
 from proxy.errors import IssuerRefuses, TokenUnavailable
 from proxy.telemetry import TokenStats
 from tests.credentials.fakes import DOWN, REFUSED, FakeIssuer, lowest, pass_time, virtually
 
 CHAT = Purpose("POST", "chat/completions", "m")
+
+
+class SlowLooks(LocalSharing):
+    """A sharing whose looks take a second, and find the token that somebody else fetched before."""
+
+    others: Token | None = None
+    looks = 0
+
+    async def look(self, known: FlightContext) -> Token | None:
+        """Find the token of somebody else."""
+        self.looks += 1
+        found = self.others
+        await asyncio.sleep(1.0)
+        return found
 
 
 class Machine:
@@ -23,8 +39,10 @@ class Machine:
         self.history = RejectionHistory()
         policy = RefreshPolicy(clock=self.clock, uniform=lowest)
         stats = TokenStats()
-        sharing = LocalSharing("corp", MemoryTokenStore(), policy, stats)
-        self.flights = TokenFlights("corp", issuer, sharing, policy, stats, ObservedTokens(), self.history)
+        self.sharing = SlowLooks("corp", MemoryTokenStore(), policy, stats)
+        self.flights = TokenFlights(
+            "corp", issuer, self.sharing, policy, stats, ObservedTokens(), self.history
+        )
 
     def refresh(self) -> None:
         """Start a flight if one may start."""
@@ -80,6 +98,28 @@ async def test_a_flight_that_fails_costs_no_ration() -> None:
         await machine.flights.join(1.0)
     assert machine.history.delay("caller", CHAT, machine.clock() + 1.0) == 0.0
     await machine.flights.close()
+
+
+@virtually
+async def test_a_look_adopts_the_token_of_somebody_else_unless_a_flight_was_faster() -> None:
+    issuer = FakeIssuer()
+    machine = Machine(issuer)
+    flights, sharing = machine.flights, machine.sharing
+    first = await flights.wait()
+    sharing.others = replace(first, generation=2, digest=b"others", adopted=True)
+    for _ in range(3):
+        flights.look(machine.clock())
+    await pass_time(1.1)
+    assert (flights.current, flights.generation, sharing.looks) == (sharing.others, 2, 1)
+    flights.look(machine.clock())
+    await pass_time(0.5)
+    flights.start(machine.clock())
+    await pass_time(1.0)
+    assert flights.current is not None
+    assert (flights.current.secret.reveal(), flights.generation) == ("token-2", 3)
+    await flights.close()
+    flights.look(machine.clock())
+    assert sharing.looks == 2
 
 
 @virtually

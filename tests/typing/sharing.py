@@ -14,10 +14,16 @@ class Unshared:
         assert_type(fetched, FetchedToken)
         return known.next_token(fetched, 0.0, lambda low, _high: low)
 
+    async def look(self, known: FlightContext) -> Token | None:
+        return known.current
+
 
 class WithoutDeadlines:
     async def obtain(self, fetch: Fetch, known: FlightContext) -> FetchedToken:
         return await fetch()
+
+    async def look(self, known: FlightContext) -> None:
+        return None
 
 
 def conform(unshared: Unshared, local: LocalSharing, store: MemoryTokenStore, raw: WithoutDeadlines) -> None:

@@ -79,5 +79,8 @@ class Sharing(Protocol):
             TokenFetchError: No token is available.
         """
 
+    async def look(self, known: FlightContext) -> Token | None:
+        """Return a better token that somebody else has fetched, if there is one; never fetch one."""
+
 
 __all__ = ["Fetch", "FlightContext", "Sharing"]

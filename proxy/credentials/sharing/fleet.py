@@ -83,8 +83,7 @@ class Lease(NamedTuple):
 class _Flight:
     """The state of one flight, and the Redis time that it has left."""
 
-    def __init__(self, fetch: Fetch, known: FlightContext, seconds: float) -> None:
-        self.fetch = fetch
+    def __init__(self, known: FlightContext, seconds: float) -> None:
         self.known = known
         self.owner = secrets.token_hex(8)
         self.seconds_left = seconds
@@ -131,6 +130,8 @@ class FleetSharing:
         self._fetch_seconds: float | None = None
         """The duration of the last fetch of this process."""
         self._redis_pause_until = -1.0
+        self._looked_at = b""
+        """The tag of the last record that `look` has read."""
         self._log = get_logger("credentials")
         self.stats = stats
 
@@ -141,9 +142,9 @@ class FleetSharing:
             TokenFetchError: The fetch failed, here or in other processes.
         """
         if self._clock() >= self._redis_pause_until:
-            flight = _Flight(fetch, known, math.inf if self._required else REDIS_SECONDS)
+            flight = _Flight(known, math.inf if self._required else REDIS_SECONDS)
             try:
-                return await self._obtain(flight)
+                return await self._obtain(flight, fetch)
             except StoreUnavailable as error:
                 self._redis_pause_until = self._clock() + REDIS_PAUSE_SECONDS
                 self.stats.store_errors += 1
@@ -153,7 +154,20 @@ class FleetSharing:
         started = self._clock()
         return known.next_token(await fetch(), started, self._policy.uniform, LEADER_FRACTION)
 
-    async def _obtain(self, flight: _Flight) -> Token:
+    async def look(self, known: FlightContext) -> Token | None:
+        """Return the token of the fleet if it is better than the current one. Each record is read once."""
+        if self._clock() < self._redis_pause_until:
+            return None
+        flight = _Flight(known, REDIS_SECONDS)
+        flight.seen = self._looked_at
+        try:
+            return await self._look(flight)
+        except StoreUnavailable:
+            return None
+        finally:
+            self._looked_at = flight.seen
+
+    async def _obtain(self, flight: _Flight, fetch: Fetch) -> Token:
         waiting_since = self._clock()
         try:
             found = await self._acquire(flight)
@@ -165,7 +179,7 @@ class FleetSharing:
         if isinstance(found, Token):
             self.stats.adopted += 1
             return found
-        return await self._fetch(flight, found)
+        return await self._fetch(flight, found, fetch)
 
     # --- the token of the fleet, or the lease to fetch one
 
@@ -223,9 +237,9 @@ class FleetSharing:
 
     # --- the fetch
 
-    async def _fetch(self, flight: _Flight, lease: Lease) -> Token:
+    async def _fetch(self, flight: _Flight, lease: Lease, fetch: Fetch) -> Token:
         started = self._clock()
-        fetching = self._tasks.start(_awaited(flight.fetch), name="token-fetch")
+        fetching = self._tasks.start(_awaited(fetch), name="token-fetch")
         beside = self._keep(flight, lease) if self._policy.exclusive else self._watch(flight, lease)
         watching = self._tasks.start(beside, name="token-lease")
         ended = False
@@ -272,14 +286,16 @@ class FleetSharing:
         await asyncio.sleep(lease.seconds)
         with contextlib.suppress(StoreUnavailable):
             for _ in range(math.ceil(self._policy.fetch_timeout / LOOK_SECONDS)):
-                read_at = self._clock()
-                reply = await self._run(flight, LOOK, lease.owner, flight.seen)
-                match reply:
-                    case [bytes(raw), int(remaining)]:
-                        found = self._open(flight, raw, read_at, remaining / 1000)
-                        if found is not None:
-                            return found
+                if (found := await self._look(flight)) is not None:
+                    return found
                 await asyncio.sleep(LOOK_SECONDS)
+        return None
+
+    async def _look(self, flight: _Flight) -> Token | None:
+        read_at = self._clock()
+        match await self._run(flight, LOOK, flight.owner, flight.seen):
+            case [bytes(raw), int(remaining)]:
+                return self._open(flight, raw, read_at, remaining / 1000)
         return None
 
     async def _store(self, flight: _Flight, lease: Lease, fetched: FetchedToken, started: float) -> Token:

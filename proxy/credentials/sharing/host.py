@@ -74,6 +74,10 @@ class HostSharing:
         finally:
             os.close(lock)  # this releases the lock
 
+    async def look(self, known: FlightContext) -> Token | None:
+        """Return the token of another worker if it is better than the current one."""
+        return self._read(known)
+
     async def _take_lock(self, known: FlightContext) -> Token | int:
         """Return the token of another worker, or the descriptor that holds the lock.
 

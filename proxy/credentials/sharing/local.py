@@ -105,6 +105,10 @@ class LocalSharing:
             await self._store.put(token, self._name, self._policy.clock())
         return token
 
+    async def look(self, known: FlightContext) -> Token | None:
+        """Return the stored token if it is better than the current one."""
+        return self._adopt(await self._store.get(self._name), known)
+
     def _adopt(self, kept: Token | None, known: FlightContext) -> Token | None:
         """Return the stored token with a new generation number if it is better than the current one."""
         now = self._policy.clock()

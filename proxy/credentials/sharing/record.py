@@ -196,7 +196,7 @@ def adopt(
         longest: An upper bound for the lifetime in seconds.
     """
     # The expiry in Redis is not encrypted, so it may shorten the lifetime but never extend it.
-    elapsed = 0.0 if math.isinf(fetched.lifetime) else max(record_life(fetched) - remaining, 0.0)
+    elapsed = max(record_life(fetched) - remaining, 0.0)
     return with_deadlines(
         fetched,
         generation=generation,

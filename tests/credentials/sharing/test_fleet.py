@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from structlog.typing import EventDict
 
 from proxy.credentials.sharing import FlightContext, fleet
@@ -58,6 +59,29 @@ async def test_a_cold_fleet_fetches_once(store: RedisServer) -> None:
         assert await tokens_of(members) == ["token-1"] * 8
         assert sum(member.sharing.stats.adopted for member in members) == 7
     assert issuer.fetches == 1
+
+
+@pytest.mark.parametrize("lifetime", [100.0, math.inf])
+async def test_a_look_finds_a_newer_token_once_and_fetches_nothing(
+    store: RedisServer, lifetime: float
+) -> None:
+    issuer = FakeIssuer(lifetime=lifetime)
+    async with fleet_of(2, store.url, issuer, exclusive=True) as (first, second):
+        assert await second.sharing.look(COLD) is None
+        old = await first.machine.get()
+        held = FlightContext(generation=1, current=await second.machine.get(), exclusive=True)
+        assert await second.sharing.look(held) is None
+        newer = await first.sharing.obtain(issuer.fetch, replace(held, rejected=frozenset({old.digest})))
+        found = await second.sharing.look(held)
+        assert found is not None
+        assert (found.digest, found.adopted) == (newer.digest, True)
+        assert await second.sharing.look(held) is None
+        # A member whose token could not be stored does not go back to the one in the record.
+        latest = replace(newer, digest=b"latest", obtained=asyncio.get_running_loop().time())
+        assert await first.sharing.look(replace(held, current=latest)) is None
+        await cut_off(second)
+        assert await second.sharing.look(held) is None
+    assert issuer.fetches == 2
 
 
 async def test_a_late_member_adopts_the_remaining_lifetime_whatever_its_clock(

@@ -72,6 +72,21 @@ def test_the_worker_that_fetched_refreshes_first_and_the_others_adopt(
     virtually(main)
 
 
+def test_a_look_finds_what_another_worker_has_fetched_and_fetches_nothing(tmp_path: Path) -> None:
+    async def main() -> None:
+        issuer = FakeIssuer()
+        first, second = member(tmp_path, exclusive=True), member(tmp_path, exclusive=True)
+        assert await second.look(NOTHING) is None
+        fetched = await first.obtain(issuer.fetch, NOTHING)
+        assert await first.look(has(fetched)) is None
+        found = await second.look(NOTHING)
+        assert found is not None
+        assert (found.digest, found.adopted) == (fetched.digest, True)
+        assert issuer.fetches == 1
+
+    virtually(main)
+
+
 def test_a_rejected_token_is_not_adopted_again(tmp_path: Path) -> None:
     async def main() -> None:
         issuer = FakeIssuer()

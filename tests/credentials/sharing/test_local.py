@@ -7,8 +7,10 @@ from pathlib import Path
 import aiocache
 
 import proxy
-from proxy.credentials import MemoryTokenStore
+from proxy.credentials import LocalSharing, MemoryTokenStore, RefreshPolicy
+from proxy.credentials.sharing import FlightContext
 from proxy.credentials.sharing.local import HOLD_SECONDS
+from proxy.telemetry import TokenStats
 from tests.credentials.fakes import (
     DOWN,
     FakeIssuer,
@@ -40,6 +42,21 @@ async def test_each_name_has_its_own_token() -> None:
     await store.put(one, "one", 1000.0)
     await store.put(two, "two", 1000.0)
     assert (await store.get("one"), await store.get("two"), await store.get("three")) == (one, two, None)
+
+
+@virtually
+async def test_a_look_finds_what_another_credential_has_fetched_and_fetches_nothing() -> None:
+    policy, store, issuer = (
+        RefreshPolicy(clock=asyncio.get_running_loop().time),
+        MemoryTokenStore(),
+        FakeIssuer(),
+    )
+    first, second = (LocalSharing("corp", store, policy, TokenStats()) for _ in range(2))
+    assert await second.look(FlightContext()) is None
+    fetched = await first.obtain(issuer.fetch, FlightContext())
+    found = await second.look(FlightContext())
+    assert found is not None
+    assert (found.digest, found.adopted, issuer.fetches) == (fetched.digest, True, 1)
 
 
 @virtually
