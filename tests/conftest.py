@@ -4,12 +4,14 @@ import gc
 import json
 import logging
 import os
+import signal
 import zlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import hypothesis
 import pytest
@@ -47,6 +49,20 @@ PIECE = 10
 """How many tests of a module stay together in a whole run."""
 TALLY_VARIABLE = "PROXY_TEST_TALLY"
 """Names the file to which pytest writes how many tests ended in which way."""
+
+
+def pytest_configure() -> None:
+    """Handle signals that this process inherited as ignored, as in the background and under nohup.
+
+    The processes of tests would inherit that, and not react to the signals that tests send.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, _do_nothing)
+
+
+def _do_nothing(_number: int, _frame: FrameType | None) -> None:
+    pass
 
 
 def pytest_collection_finish() -> None:

@@ -1,6 +1,8 @@
 """The rules for tests in CONTRIBUTING.md, one test each."""
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -93,3 +95,22 @@ def test_the_clients_of_tests_wait_as_long_as_the_tests_do() -> None:
         if isinstance(node, ast.Call) and ast.unparse(node.func).removeprefix("openai.") in IMPATIENT
         if not {"timeout", "http_client", "transport"} & {keyword.arg for keyword in node.keywords}
     ] == []
+
+
+# --- signals
+
+INHERITED: Final = """
+import signal, subprocess, sys
+from tests import conftest
+
+conftest.pytest_configure()
+look = "import signal; print(signal.getsignal(signal.SIGINT).__name__, signal.getsignal(signal.SIGHUP).name)"
+subprocess.run([sys.executable, "-c", look], check=True)
+"""
+
+
+def test_processes_react_to_signals_that_the_tests_inherited_as_ignored() -> None:
+    """As in the background, and under nohup."""
+    script = 'trap "" INT HUP; exec "$0" -c "$1"'
+    told = subprocess.check_output(["sh", "-c", script, sys.executable, INHERITED], text=True)
+    assert told == "default_int_handler SIG_DFL\n"
