@@ -78,9 +78,10 @@ class ArrivingResponse:
     """
 
     __slots__ = (
-        "_accepted", "_body", "_fault", "_has_head", "_is_interim", "_parser", "_since_body", "_until_close",
-        "_waiter", "after_upgrade", "body_bytes", "drained", "ended", "error", "headers", "interim",
-        "keep_alive", "meter", "method", "offers_upgrade", "status", "surplus", "unread", "version",
+        "_accepted", "_body", "_fault", "_has_head", "_is_bodiless", "_is_interim", "_parser", "_since_body",
+        "_until_close", "_waiter", "after_upgrade", "body_bytes", "drained", "ended", "error", "headers",
+        "interim", "keep_alive", "meter", "method", "offers_upgrade", "on_body", "status", "surplus",
+        "unread", "version",
     )  # fmt: skip
 
     def __init__(self, method: str) -> None:
@@ -103,11 +104,13 @@ class ArrivingResponse:
         self.drained: Callable[[], None] | None = None
         """Called once when the body that has arrived is read."""
         self._body: list[bytes] = []
+        self.on_body = self._body.append
+        """A callback of the parser. A stream may have hundreds of chunks, and a call in C is much cheaper."""
         self._accepted = 0
         """Bytes that had been received when the last head was complete."""
         self._since_body = 0
         """Bytes that have been received since the last byte of the body, or since the head."""
-        self._has_head = self._is_interim = self._until_close = False
+        self._has_head = self._is_bodiless = self._is_interim = self._until_close = False
         self._fault = ""
         self._waiter: asyncio.Future[None] | None = None
         # The parser refers to this object; drop it early so that no reference cycle remains.
@@ -183,6 +186,7 @@ class ArrivingResponse:
             return
         self.meter.feed(data)
         self._since_body += len(data)
+        pieces = len(self._body)
         try:
             parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:  # a 101: `on_headers_complete` has ended the response
@@ -192,6 +196,8 @@ class ArrivingResponse:
                 self.surplus = True
             else:
                 self._fail_invalid(self._fault or str(error), data)
+        if len(self._body) > pieces:
+            self._count_body(pieces)
         if not self.ended and self.error is None:
             framing = self.meter.received - self.body_bytes - self._accepted
             # httptools copies a trailer as a whole whenever a piece of it arrives, so its length is limited,
@@ -213,8 +219,9 @@ class ArrivingResponse:
     # --- callbacks of the parser
 
     def on_message_begin(self) -> None:
-        """Begin a response; a second one belongs to nobody."""
-        self.surplus = self.ended
+        """Begin a response; a second one belongs to nobody, and nothing of it is read."""
+        if self.ended:
+            self._reject("another response follows")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header; trailers are dropped."""
@@ -260,24 +267,16 @@ class ArrivingResponse:
         self._until_close = not framings or (has_coding and coding != b"chunked")
         self._accepted = self.meter.received
         self._since_body = 0
-        bodiless = status in BODILESS or status == SWITCHING_PROTOCOLS
-        if bodiless or self.method == "HEAD" or (self.method == "CONNECT" and status == OK):
+        self._is_bodiless = (
+            status in BODILESS
+            or status == SWITCHING_PROTOCOLS
+            or self.method == "HEAD"
+            or (self.method == "CONNECT" and status == OK)
+        )
+        if self._is_bodiless:
             self._end()
         else:
             self._wake()
-
-    def on_body(self, data: bytes) -> None:
-        """Pass on bytes of the body."""
-        if self.ended:
-            self.surplus = True
-            return
-        self._since_body = 0
-        self._body.append(data)
-        self.unread += len(data)
-        self.body_bytes += len(data)
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
 
     def on_message_complete(self) -> None:
         """End the response, or continue after an interim one."""
@@ -289,6 +288,18 @@ class ArrivingResponse:
             self._end()
 
     # --- the rest
+
+    def _count_body(self, pieces: int) -> None:
+        """Count what has arrived after that many pieces, and pass it on, unless there can be no body."""
+        if self._is_bodiless:
+            self.surplus = True
+            del self._body[pieces:]
+            return
+        arrived = sum(map(len, self._body[pieces:]))
+        self._since_body = 0
+        self.unread += arrived
+        self.body_bytes += arrived
+        self._wake()
 
     def _end(self) -> None:
         self.ended = True

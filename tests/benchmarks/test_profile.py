@@ -11,7 +11,7 @@ import pytest
 from tests.benchmarks.profile import ELSEWHERE, stage_of
 from tests.pace import PATIENCE
 
-CALLS_MAX = {"chat": 440, "burst": 615}
+CALLS_MAX = {"chat": 440, "burst": 510}
 """A little more than the calls of Python functions for a request and for a stream that arrives in one piece.
 Neither the machine nor its other programs change their number; `make bench` shows what they cost."""
 
